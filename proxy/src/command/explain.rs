@@ -1,0 +1,49 @@
+//! `domicile explain`: the policy's answer for one login, and the pool behind it.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::net::IpAddr;
+use std::path::Path;
+use std::process::ExitCode;
+
+use domicile::config::{Config, Node, Role};
+use domicile::policy::{self, Decision, Subject};
+
+/// The exit code of a denial.
+const DENIED: u8 = 2;
+
+/// Prints what would happen to the login.
+pub(crate) fn explain(path: &Path, user: &str, database: &str, from: IpAddr, region: Option<&str>) -> ExitCode {
+    // No password is used, so that a policy can be explained where the variables that hold passwords are not set.
+    let (config, policy) = match super::load(path, &|_| Some("unused".to_owned())) {
+        Ok(loaded) => loaded,
+        Err(error) => return super::failure(error.as_ref()),
+    };
+    let explanation = policy::explain(&policy, &Subject { user, database, address: Some(from) }, region);
+    let (pool, code) = match &explanation.decision {
+        Decision::Permit { name, .. } => (pool(&config, name, user, database), ExitCode::SUCCESS),
+        Decision::Denial { .. } => ("none".to_owned(), ExitCode::from(DENIED)),
+    };
+    match writeln!(std::io::stdout(), "{explanation}\npool      {pool}") {
+        Ok(()) => code,
+        Err(error) => super::failure(&error),
+    }
+}
+
+/// The pool of a region: its nodes, and as whom they are logged in to.
+fn pool(config: &Config, region: &str, user: &str, database: &str) -> String {
+    let mut line = format!("{region}:");
+    for (index, node) in config.nodes_of(region).enumerate() {
+        let Node { name, address, role, .. } = node;
+        let role = match role {
+            Role::Primary => "primary",
+            Role::Replica => "replica",
+        };
+        let separator = if index == 0 { "" } else { "," };
+        let user = node.user.as_deref().unwrap_or(user);
+        let database = node.database.as_deref().unwrap_or(database);
+        // Writing to a String cannot fail.
+        write!(line, "{separator} {name} ({role} at {address}, user \"{user}\", database \"{database}\")").unwrap_or_default();
+    }
+    line
+}

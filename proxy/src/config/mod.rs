@@ -1,0 +1,256 @@
+//! The configuration: a TOML file, read into types and checked as a whole before anything uses it.
+//!
+//! Reading goes in two steps: text → TOML with positions (`document`), TOML → [`Config`] (`read`, `residency`, `nodes`). All
+//! mistakes are collected and come out as `file:line: what is wrong, what to do`; a file with one mistake is refused whole, so
+//! that a reload can never install half of one. What is said here about an option's meaning is said to operators in
+//! `configs/domicile.toml`.
+//!
+//! This module opens no socket, resolves no name and decides about no region. Its only side effect is reading the files that the
+//! configuration names.
+
+mod document;
+mod files;
+mod mistake;
+mod nodes;
+mod password;
+mod read;
+mod residency;
+mod users;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tracing::Level;
+
+use crate::policy::{self, BindSource, NoRegion, RegionSource, Unbound};
+use crate::pool::PoolMode;
+use crate::wire::sqlstate::SqlState;
+
+pub use mistake::{Mistake, Mistakes};
+pub use password::Password;
+pub use users::{Secret, Users};
+pub use value::Address;
+
+/// A checked configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where clients connect; at least one address, none twice.
+    pub listen: Vec<SocketAddr>,
+    /// Worker threads; `None` is one per core.
+    pub workers: Option<NonZeroUsize>,
+    /// When a backend goes back to its pool.
+    pub pool_mode: PoolMode,
+    /// How clients and backends prove who they are.
+    pub auth: Auth,
+    /// Which region serves whom.
+    pub residency: Residency,
+    /// The declared regions, in the order of the file.
+    pub regions: Vec<Region>,
+    /// The PostgreSQL servers, in the order of the file; each one's region is declared.
+    pub nodes: Vec<Node>,
+    /// Bounds of the pools.
+    pub pools: Pools,
+    /// Bounds of the clients.
+    pub limits: Limits,
+    /// How bytes are received.
+    pub engine: Engine,
+    /// Where `/metrics`, `/healthz` and `/readyz` are served; `None` serves them nowhere.
+    pub http: Option<SocketAddr>,
+    /// The log.
+    pub log: Log,
+    /// The file that takes audit records; without it they go to the log.
+    pub audit_file: Option<PathBuf>,
+    /// ParameterStatus values for clients that log in before a node of their grant was probed, in the order PostgreSQL reports
+    /// them. `session_authorization` is not among them: it is the client's user.
+    pub parameters: Vec<(String, String)>,
+    /// What is allowed but looks unintended, each with its place. For the log.
+    pub warnings: Vec<String>,
+}
+
+/// `[auth]`: how clients and backends prove who they are.
+#[derive(Clone, Debug)]
+pub struct Auth {
+    /// What is asked of clients.
+    pub method: AuthMethod,
+    /// Who may log in, and the passwords that open backends. Empty without a users file, which only `trust` allows.
+    pub users: Users,
+    /// Whether a backend that asks for it gets a password in clear text.
+    pub backend_cleartext: bool,
+}
+
+/// What is asked of clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthMethod {
+    /// Nothing.
+    Trust,
+    /// The password, in clear text.
+    Password,
+    /// PostgreSQL's MD5 challenge.
+    Md5,
+    /// SCRAM-SHA-256 (RFC 7677).
+    ScramSha256,
+}
+
+/// `[residency]`: which region serves whom.
+#[derive(Clone, Debug)]
+pub struct Residency {
+    /// Lower-case names of the setting that holds the session region; all are one value. At least one.
+    pub parameters: Vec<String>,
+    /// What a login gets that no bind rule matches.
+    pub unbound: Unbound,
+    /// What a session without a region gets.
+    pub no_region: NoRegion,
+    /// Set whenever `no_region` or `enforce` can lead there.
+    pub default_region: Option<String>,
+    /// `false` is a dry run for regions without a node.
+    pub enforce: bool,
+    /// What a blocked client reads, with `{reason}` as a placeholder.
+    pub block_message: String,
+    /// The SQLSTATE of that message.
+    pub block_sqlstate: SqlState,
+    /// The bind rules, first match wins.
+    pub binds: Vec<BindSource>,
+}
+
+/// `[regions.<name>]`: a place where rows may live.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// Matched exactly.
+    pub name: String,
+    /// Whose law holds there.
+    pub jurisdiction: Option<String>,
+}
+
+/// `[[nodes]]`: one PostgreSQL server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Unique.
+    pub name: String,
+    /// A declared region.
+    pub region: String,
+    /// Where it listens.
+    pub address: Address,
+    /// What it does in its cluster.
+    pub role: Role,
+    /// Log in as this user instead of the client's.
+    pub user: Option<String>,
+    /// Log in with this password instead of the user's own.
+    pub password: Option<Password>,
+    /// Open this database instead of the client's.
+    pub database: Option<String>,
+}
+
+/// What a node does in its cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Takes writes.
+    Primary,
+    /// Follows a primary.
+    Replica,
+}
+
+/// `[pools]`: bounds of each pool, which is one region, database, user and set of startup settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pools {
+    /// Backends of one pool, over all workers.
+    pub size: u32,
+    /// Backends of one region, over all its pools.
+    pub max_per_region: Option<u32>,
+    /// How long a session waits for a backend.
+    pub wait_timeout: Duration,
+    /// How long a backend is kept unused.
+    pub idle_timeout: Duration,
+    /// The age at which a backend is no longer lent out.
+    pub lifetime: Duration,
+    /// How long connecting and logging in to a node may take.
+    pub connect_timeout: Duration,
+}
+
+/// `[limits]`: bounds of the clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// How long a client may take to log in.
+    pub login_timeout: Duration,
+    /// Clients connected at once, over all workers.
+    pub max_clients: Option<u32>,
+    /// How long sessions may go on after SIGTERM. Zero ends them at once.
+    pub drain_timeout: Duration,
+}
+
+/// `[engine]`: how bytes are received.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Engine {
+    /// How the kernel fills receive buffers.
+    pub buffers: Buffers,
+    /// Receive buffers of a worker, a power of two; `None` leaves it to the engine.
+    pub receive_buffers: Option<u16>,
+}
+
+/// How the kernel fills receive buffers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Buffers {
+    /// Incremental where the kernel has it (6.12), else plain.
+    Auto,
+    /// Several receives share a buffer.
+    Incremental,
+    /// One receive a buffer.
+    Plain,
+}
+
+/// `[log]`: the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// Its form.
+    pub format: LogFormat,
+    /// The least important level that is written.
+    pub level: Level,
+}
+
+/// The form of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+/// Reads and checks the configuration in `path`. `env` looks up environment variables.
+///
+/// # Errors
+/// Everything that is wrong with the file and the files it names.
+pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Mistakes> {
+    read::config(path, env)
+}
+
+impl Config {
+    /// The part that a policy is compiled from.
+    pub fn policy_source(&self) -> policy::Source {
+        let region = |region: &Region| RegionSource {
+            name: region.name.clone(),
+            jurisdiction: region.jurisdiction.clone(),
+            has_nodes: self.nodes_of(&region.name).next().is_some(),
+        };
+        policy::Source {
+            regions: self.regions.iter().map(region).collect(),
+            binds: self.residency.binds.clone(),
+            unbound: self.residency.unbound.clone(),
+            no_region: self.residency.no_region,
+            default_region: self.residency.default_region.clone(),
+            enforce: self.residency.enforce,
+            block_message: self.residency.block_message.clone(),
+            block_sqlstate: self.residency.block_sqlstate,
+        }
+    }
+
+    /// The nodes of a region.
+    pub fn nodes_of<'a>(&'a self, region: &'a str) -> impl Iterator<Item = &'a Node> {
+        self.nodes.iter().filter(move |node| node.region == region)
+    }
+}

@@ -1,0 +1,231 @@
+//! The file itself and its plain sections: keys, defaults, bounds. Residency and nodes have files of their own.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::time::Duration;
+
+use tracing::Level;
+
+use super::document::{Document, Entry, Section, parse};
+use super::mistake::{Findings, Mistakes};
+use super::users::{self, Users};
+use super::value::path_beside;
+use super::{Auth, AuthMethod, Buffers, Config, Engine, Limits, Log, LogFormat, Pools, files, nodes, residency};
+use crate::pool::PoolMode;
+
+/// Workers that the pools can keep apart.
+const WORKERS_MAX: u32 = 64;
+/// Connections, of one pool or of all clients: beyond what one process can have open.
+const CONNECTIONS: RangeInclusive<u32> = 1..=1_000_000;
+/// Entries of a provided-buffer ring (io_uring_register_buf_ring(3)).
+const RECEIVE_BUFFERS: RangeInclusive<u32> = 16..=32_768;
+/// A year is far beyond what anyone means and near enough that no sum of times overflows.
+const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+/// Times that must pass before something is given up.
+const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=LONGEST;
+
+/// What clients are told before a node was probed, in PostgreSQL's order and with its defaults.
+const PARAMETERS: [(&str, &str); 12] = [
+    ("application_name", ""),
+    ("client_encoding", "UTF8"),
+    ("DateStyle", "ISO, MDY"),
+    ("default_transaction_read_only", "off"),
+    ("in_hot_standby", "off"),
+    ("integer_datetimes", "on"),
+    ("IntervalStyle", "postgres"),
+    ("is_superuser", "off"),
+    ("server_encoding", "UTF8"),
+    ("server_version", "15.0"),
+    ("standard_conforming_strings", "on"),
+    ("TimeZone", "Etc/UTC"),
+];
+
+/// Looks up an environment variable.
+pub(super) type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// Reads and checks the configuration in `path`.
+pub(super) fn config(path: &Path, environment: Environment<'_>) -> Result<Config, Mistakes> {
+    let findings = Findings::default();
+    let config = match files::text(path) {
+        Ok(text) => whole(path, &text, environment, &findings),
+        Err(why) => {
+            findings.mistake(path, None, why);
+            None
+        }
+    };
+    let (config, warnings) = findings.into_result(config)?;
+    Ok(Config { warnings, ..config })
+}
+
+/// Reads the text of the file. None only if it is not TOML; where values are wrong, others stand in for them.
+pub(super) fn whole(path: &Path, text: &str, environment: Environment<'_>, findings: &Findings) -> Option<Config> {
+    let document = Document::new(path, text, findings);
+    let table = parse(&document, text)?;
+    Some(Section::root(&document, &table, |root| {
+        let regions = residency::regions(root);
+        let nodes = nodes::read(root, &regions, environment);
+        Config {
+            listen: listen(root),
+            workers: root.entry("workers").and_then(|entry| entry.number(0..=WORKERS_MAX)).and_then(non_zero),
+            pool_mode: root
+                .entry("pool_mode")
+                .and_then(|entry| entry.word(&[("transaction", PoolMode::Transaction), ("session", PoolMode::Session)]))
+                .unwrap_or(PoolMode::Transaction),
+            auth: root.section("auth", auth),
+            residency: root.section("residency", |section| residency::read(section, &regions, &nodes)),
+            pools: root.section("pools", pools),
+            limits: root.section("limits", limits),
+            engine: root.section("engine", engine),
+            http: root.section("http", |http| http.entry("listen").and_then(|entry| listen_address(&entry))),
+            log: root.section("log", log),
+            audit_file: root
+                .section("audit", |audit| audit.entry("file").and_then(|entry| entry.text()).map(|file| path_beside(path, file))),
+            parameters: root.section("parameters", parameters),
+            regions,
+            nodes,
+            warnings: Vec::new(),
+        }
+    }))
+}
+
+fn non_zero(number: u32) -> Option<NonZeroUsize> {
+    usize::try_from(number).ok().and_then(NonZeroUsize::new)
+}
+
+fn listen(root: &Section<'_>) -> Vec<SocketAddr> {
+    let Some(entry) = root.entry("listen") else {
+        return vec![SocketAddr::from(([127, 0, 0, 1], 6432))];
+    };
+    let elements = entry.elements("addresses such as \"127.0.0.1:6432\"");
+    if elements.as_ref().is_some_and(Vec::is_empty) {
+        entry.mistake("listen is empty: give it an address such as \"127.0.0.1:6432\", or remove it for that default");
+    }
+    let mut addresses = Vec::new();
+    for element in elements.unwrap_or_default() {
+        let Some(address) = listen_address(&element) else { continue };
+        if addresses.contains(&address) {
+            element.mistake(format!("{}: {address} is already in the list: remove one", element.name));
+        }
+        addresses.push(address);
+    }
+    addresses
+}
+
+fn listen_address(entry: &Entry<'_>) -> Option<SocketAddr> {
+    let what = "an IP address and a port, such as \"127.0.0.1:6432\", \"0.0.0.0:6432\" or \"[::]:6432\"";
+    entry.parsed(what, |text| text.parse().ok().filter(|address: &SocketAddr| address.port() != 0))
+}
+
+fn auth(section: &Section<'_>) -> Auth {
+    let words = [
+        ("trust", AuthMethod::Trust),
+        ("password", AuthMethod::Password),
+        ("md5", AuthMethod::Md5),
+        ("scram-sha-256", AuthMethod::ScramSha256),
+    ];
+    let method = match section.entry("method") {
+        Some(entry) => entry.word(&words),
+        None => Some(AuthMethod::ScramSha256),
+    };
+    let file = section.entry("users");
+    if file.is_none() && method.is_some_and(|method| method != AuthMethod::Trust) {
+        section.mistake("auth.users is missing: add users = \"users.txt\" (only method \"trust\" needs no users)");
+    }
+    let method = method.unwrap_or(AuthMethod::ScramSha256);
+    Auth {
+        method,
+        users: file.map(|file| users_of(&file, method)).unwrap_or_default(),
+        backend_cleartext: section.entry("backend_cleartext").and_then(|entry| entry.boolean()).unwrap_or(false),
+    }
+}
+
+fn users_of(entry: &Entry<'_>, method: AuthMethod) -> Users {
+    let Document { path, findings, .. } = *entry.document;
+    let Some(file) = entry.text() else { return Users::default() };
+    let file = path_beside(path, file);
+    let text = match files::text(&file) {
+        Ok(text) => text,
+        Err(why) => {
+            entry.mistake(format!("{}: {} {why}", entry.name, file.display()));
+            return Users::default();
+        }
+    };
+    files::warn_if_public(&file, findings);
+    let users = users::parse(&file, &text, findings);
+    let md5 = users.md5_count();
+    if method == AuthMethod::ScramSha256 && md5 > 0 {
+        let text = format!(
+            "{md5} of the users have an md5 secret, with which they cannot log in by scram-sha-256: set their passwords anew, or \
+             use method \"md5\""
+        );
+        findings.warning(&file, None, text);
+    }
+    users
+}
+
+fn pools(section: &Section<'_>) -> Pools {
+    Pools {
+        size: section.entry("size").and_then(|entry| entry.number(CONNECTIONS)).unwrap_or(20),
+        max_per_region: section.entry("max_per_region").and_then(|entry| entry.number(CONNECTIONS)),
+        wait_timeout: duration(section, "wait_timeout", TIMEOUT, 120),
+        idle_timeout: duration(section, "idle_timeout", TIMEOUT, 600),
+        lifetime: duration(section, "lifetime", TIMEOUT, 3600),
+        connect_timeout: duration(section, "connect_timeout", TIMEOUT, 5),
+    }
+}
+
+fn limits(section: &Section<'_>) -> Limits {
+    Limits {
+        login_timeout: duration(section, "login_timeout", TIMEOUT, 60),
+        max_clients: section.entry("max_clients").and_then(|entry| entry.number(CONNECTIONS)),
+        drain_timeout: duration(section, "drain_timeout", Duration::ZERO..=LONGEST, 60),
+    }
+}
+
+fn duration(section: &Section<'_>, key: &'static str, bounds: RangeInclusive<Duration>, default_seconds: u64) -> Duration {
+    section.entry(key).and_then(|entry| entry.duration(bounds)).unwrap_or(Duration::from_secs(default_seconds))
+}
+
+fn engine(section: &Section<'_>) -> Engine {
+    let words = [("auto", Buffers::Auto), ("incremental", Buffers::Incremental), ("plain", Buffers::Plain)];
+    Engine {
+        buffers: section.entry("buffers").and_then(|entry| entry.word(&words)).unwrap_or(Buffers::Auto),
+        receive_buffers: section.entry("receive_buffers").and_then(|entry| {
+            let number = entry.number(RECEIVE_BUFFERS)?;
+            if !number.is_power_of_two() {
+                entry.must_be("a power of two, as the kernel's buffer rings are");
+            }
+            u16::try_from(number).ok()
+        }),
+    }
+}
+
+fn log(section: &Section<'_>) -> Log {
+    let levels =
+        [("error", Level::ERROR), ("warn", Level::WARN), ("info", Level::INFO), ("debug", Level::DEBUG), ("trace", Level::TRACE)];
+    let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+    Log {
+        format: section.entry("format").and_then(|entry| entry.word(&formats)).unwrap_or(LogFormat::Text),
+        level: section.entry("level").and_then(|entry| entry.word(&levels)).unwrap_or(Level::INFO),
+    }
+}
+
+/// PostgreSQL's defaults, overridden and extended. Its names are compared without regard to case, as PostgreSQL does.
+fn parameters(section: &Section<'_>) -> Vec<(String, String)> {
+    let mut parameters: Vec<_> = PARAMETERS.iter().map(|(name, value)| (String::from(*name), String::from(*value))).collect();
+    for (name, entry) in section.all() {
+        let value = entry.parsed("a text between quotes, as PostgreSQL would report it", Some).unwrap_or_default();
+        if name.is_empty() || name.contains('\0') {
+            entry.mistake("a parameter must have a name");
+        } else if name.eq_ignore_ascii_case("session_authorization") {
+            entry.mistake(format!("{} is always the user who logs in: remove it", entry.name));
+        }
+        match parameters.iter_mut().find(|(known, _)| known.eq_ignore_ascii_case(name)) {
+            Some((_, known)) => value.clone_into(known),
+            None => parameters.push((name.to_owned(), value.to_owned())),
+        }
+    }
+    parameters
+}

@@ -1,0 +1,42 @@
+//! Every fixed bound of the program: its unit is the last word of its name, its reason stands above it.
+//!
+//! What an operator may want to change is configuration and does not stand here.
+
+/// Declared regions over the life of a process, those that reloads removed included.
+pub const REGIONS_MAX: usize = 1024;
+
+/// A startup packet, length word included; PostgreSQL's own `MAX_STARTUP_PACKET_LENGTH`.
+pub const STARTUP_PACKET_BYTES_MAX: usize = 10_000;
+/// One message of an authentication exchange; PostgreSQL's `PG_MAX_AUTH_TOKEN_LENGTH`.
+pub const AUTH_MESSAGE_BYTES_MAX: usize = 65_535;
+/// Encryption requests before the StartupMessage: one SSLRequest and one GSSENCRequest.
+pub const ENCRYPTION_REQUESTS_MAX: usize = 2;
+
+/// Body of Query and Parse, which are gathered whole before they are decided on. PostgreSQL allows 1 GiB; a text of this
+/// length is held once per session that sends it, so the bound is lower.
+pub const STATEMENT_BYTES_MAX: usize = 256 << 20;
+/// Body of any other message that is streamed; PostgreSQL's `PQ_LARGE_MESSAGE_LIMIT`, one byte less than 1 GiB.
+pub const MESSAGE_BYTES_MAX: usize = (1 << 30) - 2;
+/// Body of the messages that carry no data (Sync, Execute, Describe, Close, Flush …); PostgreSQL's `PQ_SMALL_MESSAGE_LIMIT`.
+pub const SMALL_MESSAGE_BYTES_MAX: usize = 10_000;
+/// The two names at the head of a Bind, which are read before the parameters are streamed.
+pub const BIND_NAMES_BYTES_MAX: usize = 10_000;
+/// Body of a backend message that must be read whole: ErrorResponse, NoticeResponse, ParameterStatus, CommandComplete …
+pub const BACKEND_MESSAGE_BYTES_MAX: usize = 1 << 20;
+
+/// What a session may hold of its client's bytes while it waits for a backend or for an answer, beyond the one message that is
+/// being gathered, before the client is no longer read. Reading stops late by up to one shot of the receive.
+pub const SESSION_HELD_BYTES_MAX: usize = 256 << 10;
+/// Replies a backend may owe before the session that asks for them is held back.
+pub const OWED_REPLIES_MAX: usize = 16_384;
+/// SET TRANSACTION statements kept behind a BEGIN that has not been sent yet.
+pub const DEFERRED_STATEMENTS_MAX: usize = 16;
+/// Savepoints of one transaction whose region values are remembered; past it the region can no longer change in the transaction.
+pub const SAVEPOINTS_MAX: usize = 1024;
+/// Statements and portals that the proxy answers itself, per session.
+pub const LOCAL_STATEMENTS_MAX: usize = 1024;
+
+/// Iterations of PBKDF2 that a backend may ask for in SCRAM (RFC 7677 asks for at least 4096; PostgreSQL's default is 4096).
+pub const SCRAM_ITERATIONS_MAX: u32 = 1_000_000;
+/// Characters of a SCRAM nonce that a backend may send.
+pub const SCRAM_NONCE_BYTES_MAX: usize = 1024;

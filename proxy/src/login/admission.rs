@@ -1,0 +1,101 @@
+//! What an authenticated client may do here: its grant, its region, and the settings its backends are opened with.
+//!
+//! Pure: the policy and the StartupMessage come in, an admission or a refusal comes out. Nothing is looked up and nothing is sent.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::refusal::Refusal;
+use crate::observe::LoginOutcome;
+use crate::policy::{Denial, Grant, Policy, Subject};
+use crate::pool::StartupSettings;
+use crate::wire::SqlState;
+use crate::wire::startup::StartupMessage;
+
+/// Client encodings whose characters may have ASCII bytes inside, so that a quote may not be one (PostgreSQL's manual, "Character
+/// Set Support": those that are no server encodings). Letters and digits of the names PostgreSQL takes, in lower case.
+const ENCODINGS_WITH_ASCII_INSIDE: [&str; 17] = [
+    "big5", "win950", "windows950", "gbk", "win936", "windows936", "uhc", "win949", "windows949", "gb18030", "johab", "sjis",
+    "shiftjis", "mskanji", "win932", "windows932", "shiftjis2004",
+];
+
+/// What a login has come to.
+#[derive(Debug)]
+pub struct Admission {
+    /// What it is entitled to.
+    pub grant: Grant,
+    /// The region that the StartupMessage names; inside the grant.
+    pub startup_region: Option<Box<str>>,
+    /// The settings of the StartupMessage, those of residency left out: names in lower case, sorted.
+    pub settings: StartupSettings,
+}
+
+/// Why there is none.
+#[derive(Debug)]
+pub enum Rejection {
+    /// By the residency policy.
+    Denied(Denial),
+    /// By a setting that can not be had.
+    Refused(Refusal),
+}
+
+/// Judges a StartupMessage. `parameters` are the lower-case names of the setting that is the session region.
+///
+/// # Errors
+/// No rule admits the login (28000), the region it names is outside its grant (42501), or one of its settings would make texts
+/// read differently than they are read here (22023).
+pub fn admit(
+    policy: &Policy,
+    parameters: &[String],
+    startup: &StartupMessage,
+    address: Option<IpAddr>,
+) -> Result<Admission, Rejection> {
+    let subject = Subject { user: &startup.user, database: &startup.database, address };
+    let grant = policy.grant(&subject).map_err(Rejection::Denied)?;
+
+    let mut startup_region = None;
+    let mut settings: Vec<(Box<str>, Box<str>)> = Vec::with_capacity(startup.parameters.len());
+    for (name, value) in &startup.parameters {
+        let name = name.to_ascii_lowercase();
+        // All names of the parameter are one value, so the last one counts.
+        if parameters.contains(&name) {
+            startup_region = Some(value.as_str());
+        } else {
+            check_setting(&name, value).map_err(Rejection::Refused)?;
+            settings.push((name.into(), value.as_str().into()));
+        }
+    }
+    if let Some(name) = startup_region {
+        policy.may_choose(&grant, &policy.region(name)).map_err(Rejection::Denied)?;
+    }
+    settings.sort();
+    Ok(Admission { grant, startup_region: startup_region.map(Into::into), settings: Arc::from(settings) })
+}
+
+/// Refuses settings under which a text means something else to the server than to our reading of it.
+fn check_setting(name: &str, value: &str) -> Result<(), Refusal> {
+    let refuse = |message: String| Refusal::new(LoginOutcome::Unsupported, SqlState::INVALID_PARAMETER_VALUE, message);
+    match name {
+        "client_encoding" if ENCODINGS_WITH_ASCII_INSIDE.contains(&clean_encoding_name(value).as_str()) => {
+            Err(refuse(format!("client_encoding \"{value}\" is not supported"))
+                .with_hint("Use an encoding in which ASCII bytes are always ASCII characters, such as UTF8."))
+        }
+        "standard_conforming_strings" if !is_surely_on(value) => {
+            Err(refuse(format!("standard_conforming_strings can not be \"{value}\""))
+                .with_hint("Strings are read as standard SQL has them; write E'...' where a backslash is an escape."))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The name of an encoding as PostgreSQL compares it: letters and digits only, in lower case.
+pub(super) fn clean_encoding_name(name: &str) -> String {
+    name.chars().filter(char::is_ascii_alphanumeric).map(|letter| letter.to_ascii_lowercase()).collect()
+}
+
+/// One of PostgreSQL's words for true, in full or cut where it is still clear.
+fn is_surely_on(value: &str) -> bool {
+    let value = value.to_ascii_lowercase();
+    let cut = |word: &str| !value.is_empty() && word.starts_with(&value);
+    value == "1" || value == "on" || cut("true") || cut("yes")
+}

@@ -1,0 +1,210 @@
+//! A client proves who it is: the server's side of `password`, `md5` and `scram-sha-256`, without I/O.
+//!
+//! A user that does not exist and a password that is wrong go through the same messages and end in the same words. What a client
+//! is entitled to is not decided here.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use bytes::Bytes;
+
+use super::md5;
+use super::random::Chance;
+use super::refusal::Refusal;
+use super::scram::{self, Keys, ScramError, ServerFinal, ServerFirst, Verifier, equal};
+use crate::config::{AuthMethod, Secret};
+use crate::limits::SCRAM_ITERATIONS_MAX;
+use crate::observe::LoginOutcome;
+use crate::wire::SqlState;
+use crate::wire::backend::{
+    authentication_cleartext, authentication_md5, authentication_sasl, authentication_sasl_continue, authentication_sasl_final,
+};
+use crate::wire::frontend::{password_text, sasl_initial_fields};
+
+const UNKNOWN_USER: &str = "there is no such user in the users file";
+const UNUSABLE_SECRET: &str = "the users file has a secret of another kind than auth.method asks for";
+const WRONG_PASSWORD: &str = "the password is wrong";
+
+/// How clients prove who they are; a reload makes a new one.
+pub struct Authenticator {
+    method: AuthMethod,
+    /// Random, the same for the life of the process.
+    process_secret: [u8; 32],
+    /// Verifiers of the users whose passwords are known in clear text, made at their first login. Never more than there are users.
+    derived: RefCell<HashMap<String, Verifier>>,
+}
+
+/// How a login goes on.
+pub enum Progress {
+    /// The client is who it says. The bytes, which may be empty, are sent before AuthenticationOk.
+    Admitted(Bytes),
+    /// Send the bytes, then wait for the client's answer.
+    Ask(Exchange, Bytes),
+}
+
+/// Waits for one message of the client.
+pub struct Exchange {
+    user: String,
+    expected: Expected,
+    /// Why it will fail whatever the client answers.
+    doomed: Option<&'static str>,
+}
+
+enum Expected {
+    /// PasswordMessage with the password itself.
+    Password(Option<Secret>),
+    /// PasswordMessage with the answer to our salt.
+    Md5([u8; 32], [u8; 4]),
+    /// SASLInitialResponse.
+    Mechanism(ServerFirst),
+    /// SASLResponse with the client-first-message.
+    First(ServerFirst),
+    /// SASLResponse with the client-final-message.
+    Final(ServerFinal),
+}
+
+impl Authenticator {
+    /// Checks clients by `method`. From `process_secret` come the salts for users that have none.
+    pub fn new(method: AuthMethod, process_secret: [u8; 32]) -> Self {
+        Self { method, process_secret, derived: RefCell::default() }
+    }
+
+    /// Begins the login of `user`, who has this secret; an unknown user has none.
+    pub fn begin(&self, user: &str, secret: Option<&Secret>, chance: &Chance) -> Progress {
+        let unknown = secret.is_none().then_some(UNKNOWN_USER);
+        match (self.method, secret) {
+            (AuthMethod::Trust, _) => Progress::Admitted(Bytes::new()),
+            (AuthMethod::Password, _) => {
+                ask(user, unknown, Expected::Password(secret.cloned()), authentication_cleartext())
+            }
+            // As in PostgreSQL and PgBouncer: a user who has a SCRAM verifier proves it by SCRAM under `md5` too.
+            (AuthMethod::ScramSha256, _) | (AuthMethod::Md5, Some(Secret::Scram { .. })) => {
+                let (verifier, doomed) = self.verifier(user, secret);
+                let first = ServerFirst::new(verifier, doomed.is_some(), scram::nonce(&chance.nonce));
+                ask(user, doomed, Expected::Mechanism(first), authentication_sasl(&[scram::MECHANISM]))
+            }
+            (AuthMethod::Md5, _) => {
+                let digest = match secret {
+                    Some(Secret::Plain(password)) => md5::digest(password.reveal().as_bytes(), user),
+                    Some(Secret::Md5(digest)) => **digest,
+                    Some(Secret::Scram { .. }) | None => [0; 32],
+                };
+                ask(user, unknown, Expected::Md5(digest, chance.salt), authentication_md5(chance.salt))
+            }
+        }
+    }
+
+    /// What `user` has to prove, and why it can not be proved, if so.
+    fn verifier(&self, user: &str, secret: Option<&Secret>) -> (Verifier, Option<&'static str>) {
+        match secret {
+            Some(Secret::Plain(password)) => {
+                if let Some(verifier) = self.derived.borrow().get(user) {
+                    return (verifier.clone(), None);
+                }
+                let salt = self.salt(user);
+                let keys = Keys::derive(password.reveal().as_bytes(), &salt, scram::ITERATIONS);
+                let verifier = keys.verifier(&salt, scram::ITERATIONS);
+                self.derived.borrow_mut().insert(user.to_owned(), verifier.clone());
+                (verifier, None)
+            }
+            Some(Secret::Scram { iterations, salt, stored_key, server_key }) => {
+                let (stored_key, server_key) = (**stored_key, **server_key);
+                (Verifier { iterations: *iterations, salt: salt.clone(), stored_key, server_key }, None)
+            }
+            Some(Secret::Md5(_)) => (self.mock_verifier(user), Some(UNUSABLE_SECRET)),
+            None => (self.mock_verifier(user), Some(UNKNOWN_USER)),
+        }
+    }
+
+    /// A salt that stays the same for a user while the process lives, like one that is stored, whether or not the user exists.
+    fn salt(&self, user: &str) -> Vec<u8> {
+        let hash = scram::hmac(&self.process_secret, &[b"salt of ", user.as_bytes()]);
+        hash[..scram::SALT_BYTES].to_vec()
+    }
+
+    fn mock_verifier(&self, user: &str) -> Verifier {
+        let key = scram::hmac(&self.process_secret, &[b"key of ", user.as_bytes()]);
+        Verifier { iterations: scram::ITERATIONS, salt: self.salt(user), stored_key: key, server_key: key }
+    }
+}
+
+fn ask(user: &str, doomed: Option<&'static str>, expected: Expected, question: Bytes) -> Progress {
+    Progress::Ask(Exchange { user: user.to_owned(), expected, doomed }, question)
+}
+
+impl Exchange {
+    /// Takes the body of the client's message, which had the tag of a PasswordMessage.
+    ///
+    /// # Errors
+    /// 28P01 if the proof is wrong, 08P01 if the message is malformed, 0A000 for parts of SCRAM that PostgreSQL does not have
+    /// either.
+    pub fn receive(self, body: &[u8]) -> Result<Progress, Refusal> {
+        let Self { user, expected, doomed } = self;
+        let failed = |cause| Refusal::password(&user, doomed.unwrap_or(cause));
+        match expected {
+            Expected::Password(secret) => {
+                let password = password(body)?;
+                let proven = secret.is_some_and(|secret| admits(&secret, &user, password));
+                if proven && doomed.is_none() { Ok(Progress::Admitted(Bytes::new())) } else { Err(failed(WRONG_PASSWORD)) }
+            }
+            Expected::Md5(digest, salt) => {
+                let proven = equal(password(body)?, &md5::answer(&digest, salt));
+                if proven && doomed.is_none() { Ok(Progress::Admitted(Bytes::new())) } else { Err(failed(WRONG_PASSWORD)) }
+            }
+            Expected::Mechanism(first) => {
+                let (mechanism, message) =
+                    sasl_initial_fields(body).map_err(|_| Refusal::malformed("invalid SASL initial response"))?;
+                if mechanism != scram::MECHANISM.as_bytes() {
+                    return Err(Refusal::malformed("client selected an invalid SASL authentication mechanism"));
+                }
+                match message {
+                    Some(message) => challenge(user, doomed, first, message),
+                    // A client may choose the mechanism first and speak after an empty challenge (RFC 4422, section 5).
+                    None => Ok(ask(&user, doomed, Expected::First(first), authentication_sasl_continue(b""))),
+                }
+            }
+            Expected::First(first) => challenge(user, doomed, first, body),
+            Expected::Final(last) => match last.receive(body) {
+                Ok(signature) => Ok(Progress::Admitted(authentication_sasl_final(&signature))),
+                Err(ScramError::Mismatch) => Err(failed(WRONG_PASSWORD)),
+                Err(error @ (ScramError::Malformed(_) | ScramError::Unsupported(_))) => Err(scram_refusal(error)),
+            },
+        }
+    }
+}
+
+fn challenge(user: String, doomed: Option<&'static str>, first: ServerFirst, message: &[u8]) -> Result<Progress, Refusal> {
+    let (last, answer) = first.receive(message).map_err(scram_refusal)?;
+    Ok(ask(&user, doomed, Expected::Final(last), authentication_sasl_continue(&answer)))
+}
+
+fn scram_refusal(error: ScramError) -> Refusal {
+    match error {
+        ScramError::Malformed(detail) => Refusal::malformed("malformed SCRAM message").with_detail(detail),
+        ScramError::Unsupported(what) => Refusal::new(LoginOutcome::Unsupported, SqlState::FEATURE_NOT_SUPPORTED, what),
+        ScramError::Mismatch => Refusal::malformed("invalid SCRAM response"),
+    }
+}
+
+/// The text of a PasswordMessage. No password is empty (PostgreSQL stores none that is).
+fn password(body: &[u8]) -> Result<&[u8], Refusal> {
+    match password_text(body) {
+        Ok(b"") => Err(Refusal::new(LoginOutcome::Password, SqlState::INVALID_PASSWORD, "empty password returned by client")),
+        Ok(password) => Ok(password),
+        Err(_) => Err(Refusal::malformed("invalid password packet size")),
+    }
+}
+
+/// Whether a password in clear text is the user's.
+fn admits(secret: &Secret, user: &str, password: &[u8]) -> bool {
+    match secret {
+        Secret::Plain(expected) => equal(password, expected.reveal().as_bytes()),
+        Secret::Md5(expected) => equal(&md5::digest(password, user), &**expected),
+        Secret::Scram { iterations, salt, stored_key, server_key } => {
+            // The count comes from the users file; past the bound it would only stall everyone else's logins.
+            let (stored_key, server_key) = (**stored_key, **server_key);
+            *iterations <= SCRAM_ITERATIONS_MAX
+                && Verifier { iterations: *iterations, salt: salt.clone(), stored_key, server_key }.admits(password)
+        }
+    }
+}

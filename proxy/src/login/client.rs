@@ -1,0 +1,118 @@
+//! Carries a client's login: reads and writes what its [`ClientLogin`] asks for, then hands the socket to its worker.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use super::socket::{Socket, tune};
+use super::{Chance, ClientLogin, Counted, Desk, Refusal, Refused, Step};
+use crate::engine::mailbox::ToWorker;
+use crate::observe::LoginOutcome;
+
+/// Logins at once. Each holds two descriptors and a few KiB until its deadline, whether or not the client ever speaks.
+const LOGINS_MAX: usize = 1024;
+
+impl Desk {
+    /// A client has connected to `worker`. Its login runs from here on by itself.
+    pub fn accept(self: &Rc<Self>, worker: usize, socket: OwnedFd, peer: Option<SocketAddr>) {
+        if self.in_progress.get() >= LOGINS_MAX {
+            self.logins.count(LoginOutcome::TooMany);
+            // There is no room to wait for anything: what does not fit into the socket's buffer is not sent.
+            let farewell = Refusal::too_many().encode();
+            if rustix::net::send(&socket, &farewell, rustix::net::SendFlags::DONTWAIT).is_err() {
+                debug!(?peer, "a client could not be told that there are too many logins");
+            }
+            return;
+        }
+        let desk = Rc::clone(self);
+        tokio_uring::spawn(async move {
+            let _counted = Counted::new(&desk.in_progress);
+            let outcome = match desk.log_client_in(worker, socket, peer).await {
+                Ok(outcome) => outcome,
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    info!(?peer, "login timed out");
+                    LoginOutcome::TimedOut
+                }
+                Err(error) => {
+                    debug!(?peer, %error, "connection lost during login");
+                    LoginOutcome::Disconnected
+                }
+            };
+            desk.logins.count(outcome);
+        });
+    }
+
+    async fn log_client_in(&self, worker: usize, socket: OwnedFd, peer: Option<SocketAddr>) -> io::Result<LoginOutcome> {
+        let deadline = now() + self.rules().config.limits.login_timeout;
+        if peer.is_some() {
+            tune(&socket)?;
+        }
+        let socket = Socket::new(socket, deadline)?;
+        let chance = match Chance::draw() {
+            Ok(chance) => chance,
+            Err(error) => {
+                warn!(%error, "the kernel has no randomness to give");
+                return Ok(LoginOutcome::Failed);
+            }
+        };
+        let mut login = ClientLogin::new(peer.map(|peer| peer.ip()), chance);
+        let mut authenticating = None;
+        loop {
+            let step = login.step(&self.rules(), self.clients());
+            if login.is_authenticating() && authenticating.is_none() {
+                authenticating = Some(Counted::new(&self.authenticating));
+            }
+            match step {
+                Step::Read => {
+                    let bytes = socket.read().await?;
+                    if bytes.is_empty() {
+                        return Ok(LoginOutcome::Disconnected);
+                    }
+                    login.receive(&bytes);
+                }
+                Step::Send(bytes) => socket.write_all(bytes.into()).await?,
+                Step::Close(outcome) => {
+                    debug!(?peer, outcome = outcome.as_str(), "connection closed before login");
+                    return Ok(outcome);
+                }
+                Step::Refuse(refused) => {
+                    self.tell_of(&refused, peer);
+                    socket.write_all(refused.refusal.encode().into()).await?;
+                    socket.finish()?;
+                    return Ok(refused.refusal.outcome);
+                }
+                Step::Admit(admitted) => {
+                    let mut admitted = *admitted;
+                    socket.write_all(admitted.greeting.into()).await?;
+                    admitted.login.told = self.interner.borrow_mut().share(admitted.login.told);
+                    let identity = &admitted.login.identity;
+                    debug!(?peer, user = ?identity.user, database = ?identity.database, worker, "client logged in");
+                    let Some(mailbox) = self.mailboxes.get(worker) else { return Ok(LoginOutcome::Failed) };
+                    self.admitted.set(self.admitted.get() + 1);
+                    mailbox.send(ToWorker::Client { socket: socket.into_fd(), login: admitted.login, early: admitted.early });
+                    return Ok(LoginOutcome::Admitted);
+                }
+            }
+        }
+    }
+
+    /// Logs a refusal and records it if it was a denial.
+    fn tell_of(&self, refused: &Refused, peer: Option<SocketAddr>) {
+        let Refused { refusal, subject, audit } = refused;
+        let (user, database) = subject.as_ref().map(|(user, database)| (user.as_str(), database.as_str())).unzip();
+        let (sqlstate, cause) = (refusal.sqlstate.as_str(), refusal.cause);
+        info!(?peer, user, database, sqlstate, cause, message = refusal.message, "login refused");
+        if let Some(record) = audit {
+            self.audit.write(record, &self.rules().policy);
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the deadline of a login begins when its client has connected")]
+fn now() -> Instant {
+    Instant::now()
+}

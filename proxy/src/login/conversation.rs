@@ -1,0 +1,244 @@
+//! One client's login from its first byte to its first ReadyForQuery, without I/O.
+//!
+//! ```text
+//!   SSLRequest, GSSENCRequest ─ N ─┐
+//!                                  ▼
+//!              StartupMessage ─▶ Authenticating ─▶ admission ─▶ Admit: one write, then the session
+//!                                  └── question, answer ──┘
+//! ```
+//!
+//! Its owner calls [`ClientLogin::step`] until it says `Read`, feeds it what came, and so on. Bytes are never looked at twice by two
+//! parsers, and bytes behind an encryption request are never looked at at all: whoever sent them did not wait to learn whether
+//! the connection is encrypted (CVE-2021-23214).
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::{Buf as _, Bytes, BytesMut};
+
+use super::Rules;
+use super::admission::{self, Rejection};
+use super::authentication::{Exchange, Progress};
+use super::greeting;
+use super::message::take;
+use super::random::Chance;
+use super::refusal::Refusal;
+use crate::limits::AUTH_MESSAGE_BYTES_MAX;
+use crate::observe::LoginOutcome;
+use crate::policy::Denial;
+use crate::session::{AuditRecord, Identity, Login};
+use crate::wire::frame::body;
+use crate::wire::startup::{self, Replication, StartupMessage, StartupPacket};
+use crate::wire::{SqlState, tag};
+
+/// The login of one client.
+pub struct ClientLogin {
+    address: Option<IpAddr>,
+    chance: Chance,
+    input: BytesMut,
+    state: State,
+}
+
+enum State {
+    /// Before the StartupMessage; each kind of encryption may be asked for once.
+    Startup { ssl_asked: bool, gss_asked: bool },
+    /// A question is with the client.
+    Authenticating(Box<StartupMessage>, Exchange),
+    /// The last step has been told.
+    Over,
+}
+
+/// What is to be done next.
+#[derive(Debug)]
+pub enum Step {
+    /// Read from the client, then go on.
+    Read,
+    /// Send this to the client, then go on.
+    Send(Bytes),
+    /// Close without a word.
+    Close(LoginOutcome),
+    /// Send the refusal, then close.
+    Refuse(Box<Refused>),
+    /// Send the greeting; the session begins.
+    Admit(Box<Admitted>),
+}
+
+/// A login that failed.
+#[derive(Debug)]
+pub struct Refused {
+    /// Why, and what the client is told.
+    pub refusal: Refusal,
+    /// The user it wanted to be, and the database it wanted to use, once it has said so.
+    pub subject: Option<(String, String)>,
+    /// The record of the denial, if it was one.
+    pub audit: Option<Box<AuditRecord>>,
+}
+
+/// A login that succeeded.
+#[derive(Debug)]
+pub struct Admitted {
+    /// Everything from AuthenticationOk to ReadyForQuery.
+    pub greeting: Bytes,
+    /// Who the client is.
+    pub login: Login,
+    /// What the client has sent behind its login.
+    pub early: Bytes,
+}
+
+impl ClientLogin {
+    /// A client at `address` (`None`: a Unix socket) that has not said anything yet.
+    pub fn new(address: Option<IpAddr>, chance: Chance) -> Self {
+        Self { address, chance, input: BytesMut::new(), state: State::Startup { ssl_asked: false, gss_asked: false } }
+    }
+
+    /// Takes what came from the client.
+    pub fn receive(&mut self, bytes: &[u8]) {
+        self.input.extend_from_slice(bytes);
+    }
+
+    /// What is to be done next, by `rules`, while there are `clients` others.
+    pub fn step(&mut self, rules: &Rules, clients: u64) -> Step {
+        match std::mem::replace(&mut self.state, State::Over) {
+            State::Startup { ssl_asked, gss_asked } => self.startup(ssl_asked, gss_asked, rules, clients),
+            State::Authenticating(startup, exchange) => self.authenticate(startup, exchange, rules),
+            State::Over => Step::Close(LoginOutcome::Failed),
+        }
+    }
+
+    fn startup(&mut self, ssl_asked: bool, gss_asked: bool, rules: &Rules, clients: u64) -> Step {
+        let (packet, used) = match startup::parse(&self.input) {
+            Ok(Some(parsed)) => parsed,
+            Ok(None) => {
+                self.state = State::Startup { ssl_asked, gss_asked };
+                return Step::Read;
+            }
+            Err(error) if error.answers() => {
+                let outcome =
+                    if error.sqlstate() == SqlState::PROTOCOL_VIOLATION { LoginOutcome::Malformed } else { LoginOutcome::Unsupported };
+                return refuse(None, Refusal::new(outcome, error.sqlstate(), error.to_string()));
+            }
+            Err(_) => return Step::Close(LoginOutcome::Malformed),
+        };
+        self.input.advance(used);
+        match packet {
+            StartupPacket::Cancel(_) => Step::Close(LoginOutcome::Cancel),
+            StartupPacket::Ssl if !ssl_asked => self.stay_unencrypted(true, gss_asked),
+            StartupPacket::Gss if !gss_asked => self.stay_unencrypted(ssl_asked, true),
+            StartupPacket::Ssl | StartupPacket::Gss => Step::Close(LoginOutcome::Malformed),
+            StartupPacket::Startup(startup) => self.begin(Box::new(startup), rules, clients),
+        }
+    }
+
+    fn stay_unencrypted(&mut self, ssl_asked: bool, gss_asked: bool) -> Step {
+        if !self.input.is_empty() {
+            return Step::Close(LoginOutcome::Malformed);
+        }
+        self.state = State::Startup { ssl_asked, gss_asked };
+        Step::Send(Bytes::from_static(b"N"))
+    }
+
+    fn begin(&mut self, startup: Box<StartupMessage>, rules: &Rules, clients: u64) -> Step {
+        if startup.replication != Replication::None {
+            let refusal = Refusal::new(
+                LoginOutcome::Unsupported,
+                SqlState::FEATURE_NOT_SUPPORTED,
+                "replication connections are not supported",
+            )
+            .with_hint("Connect to the node itself for replication.");
+            return refuse(Some(&startup), refusal);
+        }
+        if rules.config.limits.max_clients.is_some_and(|max| clients >= u64::from(max)) {
+            return refuse(Some(&startup), Refusal::too_many());
+        }
+        // Protocol 3.0 is spoken, without extensions; who asks for more is told before anything else ("Protocol negotiation").
+        let negotiation = (startup.protocol_minor > 0 || !startup.unknown_protocol_options.is_empty())
+            .then(|| startup::encode_negotiate(0, &startup.unknown_protocol_options))
+            .unwrap_or_default();
+        let secret = rules.config.auth.users.get(&startup.user);
+        let progress = rules.authenticator.begin(&startup.user, secret, &self.chance);
+        self.progress(startup, &negotiation, progress, rules)
+    }
+
+    fn authenticate(&mut self, startup: Box<StartupMessage>, exchange: Exchange, rules: &Rules) -> Step {
+        match self.input.first() {
+            Some(&tag) if tag != tag::frontend::PASSWORD => {
+                let refusal = Refusal::malformed(format!("expected password response, got message type {tag}"));
+                return refuse(Some(&startup), refusal);
+            }
+            Some(_) | None => {}
+        }
+        match take(&mut self.input, AUTH_MESSAGE_BYTES_MAX) {
+            Ok(Some((_, message))) => match exchange.receive(body(&message)) {
+                Ok(progress) => self.progress(startup, b"", progress, rules),
+                Err(refusal) => refuse(Some(&startup), refusal),
+            },
+            Ok(None) => {
+                self.state = State::Authenticating(startup, exchange);
+                Step::Read
+            }
+            Err(_) => refuse(Some(&startup), Refusal::malformed("invalid message length")),
+        }
+    }
+
+    fn progress(&mut self, startup: Box<StartupMessage>, before: &[u8], progress: Progress, rules: &Rules) -> Step {
+        match progress {
+            Progress::Ask(exchange, question) => {
+                self.state = State::Authenticating(startup, exchange);
+                Step::Send([before, &question].concat().into())
+            }
+            Progress::Admitted(last_word) => self.admit(&startup, &[before, &last_word].concat(), rules),
+        }
+    }
+
+    fn admit(&mut self, startup: &StartupMessage, before: &[u8], rules: &Rules) -> Step {
+        let admission =
+            match admission::admit(&rules.policy, &rules.config.residency.parameters, startup, self.address) {
+                Ok(admission) => admission,
+                Err(Rejection::Refused(refusal)) => return refuse(Some(startup), refusal),
+                Err(Rejection::Denied(denial)) => return self.deny(startup, &denial, rules),
+            };
+        let start = match &admission.startup_region {
+            Some(name) => rules.policy.region(name),
+            None => admission.grant.start(),
+        };
+        let (reported, reported_by) = rules.reported(&admission.grant, &start);
+        let told = greeting::told(reported, reported_by, &startup.user, &admission.settings);
+        let identity = Identity {
+            user: startup.user.as_str().into(),
+            database: startup.database.as_str().into(),
+            address: self.address,
+            settings: admission.settings,
+            startup_region: admission.startup_region,
+        };
+        let greeting = greeting::encode(before, &told, &self.chance);
+        let (process_id, secret) = (self.chance.process_id, self.chance.secret);
+        let login = Login { identity, told: Arc::new(told), process_id, secret };
+        Step::Admit(Box::new(Admitted { greeting, login, early: self.input.split().freeze() }))
+    }
+
+    fn deny(&self, startup: &StartupMessage, denial: &Denial, rules: &Rules) -> Step {
+        let policy = &rules.policy;
+        let refusal = Refusal::new(LoginOutcome::Denied, denial.sqlstate(policy), denial.message(policy));
+        let audit = AuditRecord {
+            user: startup.user.as_str().into(),
+            database: startup.database.as_str().into(),
+            address: self.address,
+            region: policy.region_name(&denial.region).into(),
+            reason: denial.reason,
+            rule: policy.rule_name(denial.rule).into(),
+            sqlstate: refusal.sqlstate,
+            would_block: false,
+            served_by: None,
+            message: "StartupMessage",
+        };
+        Step::Refuse(Box::new(Refused { refusal, subject: Some(subject(startup)), audit: Some(Box::new(audit)) }))
+    }
+}
+
+fn refuse(startup: Option<&StartupMessage>, refusal: Refusal) -> Step {
+    Step::Refuse(Box::new(Refused { refusal, subject: startup.map(subject), audit: None }))
+}
+
+fn subject(startup: &StartupMessage) -> (String, String) {
+    (startup.user.clone(), startup.database.clone())
+}

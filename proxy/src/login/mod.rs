@@ -1,0 +1,171 @@
+//! Who may come in, and how backends are entered: everything between a connected socket and ReadyForQuery, on both sides.
+//!
+//! ```text
+//!   client:  socket ─▶ StartupMessage ─▶ authentication ─▶ admission ─▶ greeting ─▶ worker
+//!   backend: request ─▶ node ─▶ connect ─▶ StartupMessage ─▶ authentication ─▶ ReadyForQuery ─▶ worker
+//! ```
+//!
+//! It runs on the control thread under tokio-uring. What is said is decided without I/O (`conversation`, `authentication`,
+//! `admission`, `greeting`, `backend_login`, `scram`); `client`, `backend`, `probe` and `socket` carry it. A login never touches a
+//! backend, and a finished socket is handed to its worker and forgotten here. Cancel requests are not forwarded yet: they are
+//! counted and closed.
+
+mod admission;
+mod authentication;
+mod backend;
+mod backend_login;
+mod client;
+mod conversation;
+mod greeting;
+mod intern;
+mod md5;
+mod message;
+mod node;
+mod probe;
+mod random;
+mod refusal;
+pub mod scram;
+mod socket;
+#[cfg(test)]
+mod tests;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+pub use authentication::Authenticator;
+pub use conversation::{Admitted, ClientLogin, Refused, Step};
+pub use node::{Health, Node, NodeState};
+pub use random::{Chance, bytes as random_bytes};
+pub use refusal::Refusal;
+
+use crate::config::Config;
+use crate::engine::mailbox::Mailbox;
+use crate::observe::{AuditLog, LoginCounters};
+use crate::policy::{Grant, Policy};
+use crate::pool::Parameters;
+use crate::region::SessionRegion;
+use crate::session::Counters;
+use backend_login::KeyCache;
+use intern::Interner;
+
+/// What logins go by: one configuration and all that follows from it. A reload makes a new one.
+pub struct Rules {
+    /// The configuration.
+    pub config: Config,
+    /// The policy compiled from it.
+    pub policy: Arc<Policy>,
+    /// The nodes it names, in its order.
+    pub nodes: Vec<Rc<Node>>,
+    authenticator: Authenticator,
+    /// What a client is told while no node of its grant has been asked.
+    told_by_default: Arc<Parameters>,
+}
+
+impl Rules {
+    /// The rules of `config`, from which `policy` was compiled. Nodes that `previous` has too keep what is known of them;
+    /// `process_secret` is random and stays the same while the process lives.
+    pub fn new(
+        config: Config,
+        policy: Arc<Policy>,
+        process_secret: [u8; 32],
+        previous: Option<&Self>,
+        now: Instant,
+    ) -> Self {
+        let nodes = node::nodes(&config, &policy, previous.map_or(&[], |previous| &previous.nodes), now);
+        let told_by_default = config.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let authenticator = Authenticator::new(config.auth.method, process_secret);
+        Self { policy, nodes, authenticator, told_by_default: Arc::new(told_by_default), config }
+    }
+
+    /// What a server would report to a session that starts in `start`, and the user it was reported to: from a node of the grant,
+    /// best of that region, or the configured values.
+    fn reported(&self, grant: &Grant, start: &SessionRegion) -> (Arc<Parameters>, Option<&str>) {
+        let granted = self.policy.granted(grant);
+        let starts_at = |node: &&Rc<Node>| *start == SessionRegion::Declared(node.region);
+        let elsewhere = self.nodes.iter().filter(|node| !starts_at(node) && granted.contains(node.region));
+        let nodes = self.nodes.iter().filter(starts_at).chain(elsewhere);
+        let reported = |node: &'_ Rc<Node>| node.state().parameters.clone();
+        nodes
+            .filter_map(|node| Some((reported(node)?, node.config.user.as_deref())))
+            .next()
+            .unwrap_or_else(|| (self.told_by_default.clone(), None))
+    }
+}
+
+/// Where clients and backends are logged in.
+pub struct Desk {
+    rules: RefCell<Rc<Rules>>,
+    mailboxes: Vec<Mailbox>,
+    /// The workers' counters.
+    sessions: Vec<Arc<Counters>>,
+    /// What became of the logins.
+    pub logins: LoginCounters,
+    /// Where denials are recorded.
+    pub audit: AuditLog,
+    interner: RefCell<Interner>,
+    keys: RefCell<KeyCache>,
+    /// Connections whose login is not over.
+    in_progress: Cell<usize>,
+    /// Those of them that have passed the check of `max_clients`.
+    authenticating: Cell<usize>,
+    admitted: Cell<u64>,
+}
+
+impl Desk {
+    /// A desk for these workers; `sessions` are their counters.
+    pub fn new(rules: Rules, mailboxes: Vec<Mailbox>, sessions: Vec<Arc<Counters>>, audit: AuditLog) -> Self {
+        Self {
+            rules: RefCell::new(Rc::new(rules)),
+            mailboxes,
+            sessions,
+            logins: LoginCounters::default(),
+            audit,
+            interner: RefCell::default(),
+            keys: RefCell::default(),
+            in_progress: Cell::new(0),
+            authenticating: Cell::new(0),
+            admitted: Cell::new(0),
+        }
+    }
+
+    /// The rules in force.
+    pub fn rules(&self) -> Rc<Rules> {
+        self.rules.borrow().clone()
+    }
+
+    /// Puts other rules in force; logins under way go on under them.
+    pub fn replace_rules(&self, rules: Rules) {
+        self.rules.replace(Rc::new(rules));
+    }
+
+    /// The workers' counters.
+    pub fn sessions(&self) -> &[Arc<Counters>] {
+        &self.sessions
+    }
+
+    /// Clients there are: sessions, those on their way to a worker, and those that are proving who they are.
+    fn clients(&self) -> u64 {
+        let sum = |count: fn(&Counters) -> u64| self.sessions.iter().map(|counters| count(counters)).sum::<u64>();
+        let on_their_way = self.admitted.get().saturating_sub(sum(|counters| counters.sessions_total.get()));
+        sum(|counters| counters.sessions.get()) + on_their_way + self.authenticating.get() as u64
+    }
+}
+
+/// One of the things that a cell counts; counted for as long as this lives.
+struct Counted<'a>(&'a Cell<usize>);
+
+impl<'a> Counted<'a> {
+    fn new(count: &'a Cell<usize>) -> Self {
+        count.set(count.get() + 1);
+        Self(count)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
+}

@@ -1,0 +1,120 @@
+//! The server's side of SCRAM: checks a client without learning its password.
+//!
+//! Follows PostgreSQL's `auth-scram.c` message by message. It does not decide who the client is: the name inside the SCRAM
+//! message is ignored, the StartupMessage's counts.
+
+use super::{Attributes, KEY_BYTES, ScramError, Verifier};
+use super::{decode_base64, encode_base64, equal, hmac, nonce_is_printable, sha256, xor};
+
+/// Waits for the client-first-message.
+pub struct ServerFirst {
+    verifier: Verifier,
+    doomed: bool,
+    nonce: String,
+}
+
+impl ServerFirst {
+    /// Checks against `verifier`. A `doomed` exchange fails at its end whatever the client proves; up to there it looks like
+    /// any other, so that nobody learns which users exist. `nonce` is fresh and random, see [`super::nonce`].
+    pub fn new(verifier: Verifier, doomed: bool, nonce: String) -> Self {
+        Self { verifier, doomed, nonce }
+    }
+
+    /// Takes the client-first-message and gives the server-first-message.
+    ///
+    /// # Errors
+    /// The message is malformed, or asks for channel binding, another authorization identity or an extension.
+    pub fn receive(self, message: &[u8]) -> Result<(ServerFinal, Vec<u8>), ScramError> {
+        let (binding, rest) = match message {
+            [b'n', b',', rest @ ..] => (ChannelBinding::None, rest),
+            // The client could bind, but saw no -PLUS mechanism: true, as long as none is offered.
+            [b'y', b',', rest @ ..] => (ChannelBinding::NotOffered, rest),
+            [b'p', ..] => {
+                return Err(ScramError::Malformed(
+                    "The client selected SCRAM-SHA-256 without channel binding, but the SCRAM message includes channel binding data.",
+                ));
+            }
+            _ => return Err(ScramError::Malformed("Unexpected channel-binding flag.")),
+        };
+        let bare = match rest {
+            [b',', bare @ ..] => bare,
+            [b'a', ..] => {
+                return Err(ScramError::Unsupported("client uses authorization identity, but it is not supported"));
+            }
+            _ => return Err(ScramError::Malformed("Unexpected attribute in client-first-message.")),
+        };
+        let mut attributes = Attributes::new(bare);
+        attributes.named(b'n')?;
+        let client_nonce = attributes.named(b'r')?;
+        if !nonce_is_printable(client_nonce) {
+            return Err(ScramError::Malformed("Non-printable characters in SCRAM nonce."));
+        }
+        while !attributes.at_end() {
+            attributes.any()?;
+        }
+
+        let nonce = [client_nonce, self.nonce.as_bytes()].concat();
+        let salt = encode_base64(&self.verifier.salt);
+        let answer = [b"r=", &nonce[..], format!(",s={salt},i={}", self.verifier.iterations).as_bytes()].concat();
+        let transcript = [bare, b",", &answer].concat();
+        Ok((ServerFinal { verifier: self.verifier, doomed: self.doomed, binding, nonce, transcript }, answer))
+    }
+}
+
+/// Waits for the client-final-message.
+pub struct ServerFinal {
+    verifier: Verifier,
+    doomed: bool,
+    binding: ChannelBinding,
+    nonce: Vec<u8>,
+    /// Client-first-message-bare, a comma, server-first-message.
+    transcript: Vec<u8>,
+}
+
+impl ServerFinal {
+    /// Takes the client-final-message and gives the server-final-message, which says that the client is who it says.
+    ///
+    /// # Errors
+    /// [`ScramError::Mismatch`] for a wrong password or a doomed exchange, otherwise the message is malformed.
+    pub fn receive(self, message: &[u8]) -> Result<Vec<u8>, ScramError> {
+        let mut attributes = Attributes::new(message);
+        // The header of the first message once more, in base64.
+        let expected_binding: &[u8] = match self.binding {
+            ChannelBinding::None => b"biws",
+            ChannelBinding::NotOffered => b"eSws",
+        };
+        if attributes.named(b'c')? != expected_binding {
+            return Err(ScramError::Malformed("Unexpected SCRAM channel-binding attribute in client-final-message."));
+        }
+        if !equal(attributes.named(b'r')?, &self.nonce) {
+            return Err(ScramError::Malformed("Nonce does not match."));
+        }
+        let (without_proof, proof) = loop {
+            let before = attributes.at - 1;
+            if let (b'p', value) = attributes.any()? {
+                break (&message[..before], value);
+            }
+        };
+        if !attributes.at_end() {
+            return Err(ScramError::Malformed("Garbage found at the end of client-final-message."));
+        }
+        let proof: [u8; KEY_BYTES] = decode_base64(proof)
+            .and_then(|proof| proof.try_into().ok())
+            .ok_or(ScramError::Malformed("Malformed proof in client-final-message."))?;
+
+        let signed: [&[u8]; 3] = [&self.transcript, b",", without_proof];
+        let client_signature = hmac(&self.verifier.stored_key, &signed);
+        let proven = equal(&sha256(&xor(&proof, &client_signature)), &self.verifier.stored_key);
+        if !proven | self.doomed {
+            return Err(ScramError::Mismatch);
+        }
+        Ok(format!("v={}", encode_base64(&hmac(&self.verifier.server_key, &signed))).into_bytes())
+    }
+}
+
+/// What the client said of channel binding in its first message.
+#[derive(Clone, Copy)]
+enum ChannelBinding {
+    None,
+    NotOffered,
+}

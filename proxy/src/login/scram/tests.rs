@@ -1,0 +1,146 @@
+use proptest::prelude::*;
+
+use super::*;
+
+/// RFC 7677, section 3: the user `user` with the password `pencil`.
+const CLIENT_NONCE: &str = "rOprNGfwEbeRWgbNEkqO";
+const SERVER_NONCE: &str = "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0";
+const CLIENT_FIRST: &str = "n,,n=user,r=rOprNGfwEbeRWgbNEkqO";
+const SERVER_FIRST: &str = "r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096";
+const CLIENT_FINAL: &str =
+    "c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=";
+const SERVER_FINAL: &str = "v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=";
+
+fn salt() -> Vec<u8> {
+    decode_base64(b"W22ZaJ0SNY7soEsUEjb6gQ==").unwrap()
+}
+
+fn server(doomed: bool) -> ServerFirst {
+    let verifier = Keys::derive(b"pencil", &salt(), ITERATIONS).verifier(&salt(), ITERATIONS);
+    ServerFirst::new(verifier, doomed, SERVER_NONCE.to_owned())
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+#[test]
+fn the_server_answers_as_rfc_7677() {
+    let (server, answer) = server(false).receive(CLIENT_FIRST.as_bytes()).unwrap();
+    assert_eq!(text(&answer), SERVER_FIRST);
+    assert_eq!(text(&server.receive(CLIENT_FINAL.as_bytes()).unwrap()), SERVER_FINAL);
+}
+
+#[test]
+fn the_client_answers_as_rfc_7677() {
+    let client = client::ClientFirst::of_user("user", CLIENT_NONCE.to_owned());
+    let (client, answer) =
+        client.receive(SERVER_FIRST.as_bytes(), |salt, iterations| Keys::derive(b"pencil", salt, iterations)).unwrap();
+    assert_eq!(text(&answer), CLIENT_FINAL);
+    assert_eq!(client.receive(SERVER_FINAL.as_bytes()), Ok(()));
+}
+
+/// A whole exchange of the two sides; the client's and the server's verdict.
+fn converse(password: &[u8], verifier: Verifier, doomed: bool) -> (Result<(), ScramError>, Result<(), ScramError>) {
+    let (client, first) = ClientFirst::begin(nonce(&[1; NONCE_BYTES]));
+    let (server, challenge) = ServerFirst::new(verifier, doomed, nonce(&[2; NONCE_BYTES])).receive(&first).unwrap();
+    let (client, proof) = client.receive(&challenge, |salt, iterations| Keys::derive(password, salt, iterations)).unwrap();
+    match server.receive(&proof) {
+        Ok(signature) => (client.receive(&signature), Ok(())),
+        Err(error) => (Err(error), Err(error)),
+    }
+}
+
+#[test]
+fn the_right_password_convinces_both_sides_and_no_other_does() {
+    let verifier = |password: &[u8]| Keys::derive(password, b"salt", 10).verifier(b"salt", 10);
+    assert_eq!(converse(b"secret", verifier(b"secret"), false), (Ok(()), Ok(())));
+    assert_eq!(converse(b"secret", verifier(b"Secret"), false).1, Err(ScramError::Mismatch));
+    assert_eq!(converse(b"secret", verifier(b"secret"), true).1, Err(ScramError::Mismatch));
+    // SASLprep: U+00AD is mapped to nothing, U+2168 to "IX" (RFC 4013, section 3).
+    assert_eq!(converse("I\u{ad}X".as_bytes(), verifier("\u{2168}".as_bytes()), false), (Ok(()), Ok(())));
+    // Not UTF-8: taken as it is.
+    assert_eq!(converse(b"\xff\xfe", verifier(b"\xff\xfe"), false), (Ok(()), Ok(())));
+}
+
+#[test]
+fn a_verifier_admits_the_password_it_was_made_from() {
+    let verifier = Keys::derive(b"pencil", &salt(), ITERATIONS).verifier(&salt(), ITERATIONS);
+    assert!(verifier.admits(b"pencil") && !verifier.admits(b"Pencil") && !verifier.admits(b""));
+}
+
+#[test]
+fn a_server_that_does_not_know_the_password_is_found_out() {
+    let mut verifier = Keys::derive(b"secret", b"salt", 10).verifier(b"salt", 10);
+    verifier.server_key[0] ^= 1;
+    assert_eq!(converse(b"secret", verifier, false), (Err(ScramError::Mismatch), Ok(())));
+}
+
+#[test]
+fn the_server_refuses_what_postgresql_refuses() {
+    let first = |message: &str| server(false).receive(message.as_bytes()).err();
+    for message in ["", "n", "n,", "n,,", "x,,n=,r=a", "p=tls-server-end-point,,n=,r=a", "n,,r=a", "n,,n=a", "n,,n=,r=a\x07", "n,,n=,r=a,1"] {
+        assert!(matches!(first(message), Some(ScramError::Malformed(_))), "{message:?}");
+    }
+    for message in ["n,a=other,n=,r=a", "n,,m=ext,n=,r=a"] {
+        assert!(matches!(first(message), Some(ScramError::Unsupported(_))), "{message:?}");
+    }
+    assert_eq!(first("y,,n=,r=a,x=ignored"), None);
+
+    let last = |message: &str| server(false).receive(CLIENT_FIRST.as_bytes()).unwrap().0.receive(message.as_bytes()).err();
+    for message in [
+        String::new(),
+        CLIENT_FINAL.replace("biws", "eSws"),
+        CLIENT_FINAL.replace("k0,", "k1,"),
+        CLIENT_FINAL.replace(",p=", ",q="),
+        CLIENT_FINAL.replace("p=dHzb", "p=dHz"),
+        CLIENT_FINAL.replace("VQ=", "VQ=,x=y"),
+    ] {
+        assert!(matches!(last(&message), Some(ScramError::Malformed(_))), "{message:?}");
+    }
+    assert_eq!(last(&CLIENT_FINAL.replace("p=dHzb", "p=dHzc")), Some(ScramError::Mismatch));
+}
+
+#[test]
+fn the_client_bounds_what_a_server_may_ask() {
+    let challenge = |message: &str| {
+        let (client, _) = ClientFirst::begin("abc".to_owned());
+        client.receive(message.as_bytes(), |_, _| unreachable!("must be refused before the work is done")).err()
+    };
+    for message in [
+        String::new(),
+        "r=abc,s=c2FsdA==,i=4096".to_owned(),
+        "r=xyz123,s=c2FsdA==,i=4096".to_owned(),
+        format!("r=abc{},s=c2FsdA==,i=4096", "x".repeat(crate::limits::SCRAM_NONCE_BYTES_MAX)),
+        "r=abc1,s=,i=4096".to_owned(),
+        "r=abc1,s=*,i=4096".to_owned(),
+        format!("r=abc1,s={},i=4096", "A".repeat(2048)),
+        "r=abc1,s=c2FsdA==,i=0".to_owned(),
+        "r=abc1,s=c2FsdA==,i=-1".to_owned(),
+        format!("r=abc1,s=c2FsdA==,i={}", crate::limits::SCRAM_ITERATIONS_MAX + 1),
+        "r=abc1,s=c2FsdA==,i=99999999999999999999".to_owned(),
+    ] {
+        assert!(matches!(challenge(&message), Some(ScramError::Malformed(_))), "{message:?}");
+    }
+    assert!(matches!(challenge("m=ext,r=abc1,s=c2FsdA==,i=1"), Some(ScramError::Unsupported(_))));
+}
+
+proptest! {
+    #[test]
+    fn garbage_never_panics(message in proptest::collection::vec(any::<u8>(), 0..200), cut in 0..200usize) {
+        // Each state is given noise, and a good message with noise behind any part of it.
+        let spoil = |good: &str| [&good.as_bytes()[..cut.min(good.len())], &message].concat();
+        for message in [message.clone(), spoil(CLIENT_FIRST), spoil(CLIENT_FINAL), spoil(SERVER_FIRST), spoil(SERVER_FINAL)] {
+            let verifier = Verifier { iterations: 1, salt: vec![1], stored_key: [0; 32], server_key: [0; 32] };
+            if let Ok((server, _)) = ServerFirst::new(verifier.clone(), false, SERVER_NONCE.to_owned()).receive(&message) {
+                prop_assert!(server.receive(&message).is_err());
+            }
+            let (server, _) = ServerFirst::new(verifier, false, SERVER_NONCE.to_owned()).receive(CLIENT_FIRST.as_bytes()).unwrap();
+            prop_assert!(server.receive(&message).is_err());
+            let client = client::ClientFirst::of_user("user", CLIENT_NONCE.to_owned());
+            if let Ok((client, _)) = client.receive(&message, |salt, _| Keys::derive(b"pencil", salt, 1)) {
+                prop_assert!(client.receive(&message).is_err());
+            }
+        }
+    }
+}

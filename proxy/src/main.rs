@@ -1,0 +1,76 @@
+//! The command line, and nothing else: what a command does stands in `command`, what it needs in the library.
+//!
+//! Exit codes: 0 done (for `explain`: permitted), 1 an error (for `check`: a mistake), 2 denied (`explain` only), 64 a command line
+//! that is no command.
+
+mod command;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// `EX_USAGE` of sysexits.h.
+const USAGE: u8 = 64;
+
+/// Keeps every PostgreSQL user's data in its region.
+#[derive(Parser)]
+#[command(name = "domicile", version, arg_required_else_help = true)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve clients until SIGTERM; SIGHUP reads the configuration again
+    Run {
+        /// The configuration file
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Read a configuration file and report every mistake in it
+    Check {
+        /// The configuration file
+        #[arg(value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Tell which pool would serve a login, by which rule, and why; needs no server
+    Explain {
+        /// The configuration file
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// Who logs in
+        #[arg(long)]
+        user: String,
+        /// To which database
+        #[arg(long)]
+        database: String,
+        /// From which IP address
+        #[arg(long, value_name = "IP")]
+        from: IpAddr,
+        /// The region that the client names, at startup or with SET
+        #[arg(long)]
+        region: Option<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    let command_line = match CommandLine::try_parse() {
+        Ok(command_line) => command_line,
+        Err(message) => {
+            let code = if message.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+            // Nobody is left to tell if this cannot be written.
+            message.print().unwrap_or_default();
+            return code;
+        }
+    };
+    match command_line.command {
+        Command::Run { config } => command::run(&config),
+        Command::Check { config } => command::check(&config),
+        Command::Explain { config, user, database, from, region } => {
+            command::explain(&config, &user, &database, from, region.as_deref())
+        }
+    }
+}

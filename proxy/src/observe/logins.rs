@@ -1,0 +1,90 @@
+//! What became of the connections that clients made. The control thread counts; nobody else does.
+
+use std::cell::Cell;
+
+/// How the login of one connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoginOutcome {
+    /// The client is a session now.
+    Admitted,
+    /// It was a CancelRequest.
+    Cancel,
+    /// The client went away.
+    Disconnected,
+    /// The login was not over at its deadline.
+    TimedOut,
+    /// The bytes were not those of the protocol.
+    Malformed,
+    /// The client asked for something that is not to be had: a protocol version, replication, a setting.
+    Unsupported,
+    /// The password is wrong, or there is no such user.
+    Password,
+    /// The residency policy does not admit it.
+    Denied,
+    /// There are too many clients, or too many logins at once.
+    TooMany,
+    /// The proxy failed.
+    Failed,
+}
+
+impl LoginOutcome {
+    /// Every outcome.
+    pub const ALL: [Self; 10] = [
+        Self::Admitted,
+        Self::Cancel,
+        Self::Disconnected,
+        Self::TimedOut,
+        Self::Malformed,
+        Self::Unsupported,
+        Self::Password,
+        Self::Denied,
+        Self::TooMany,
+        Self::Failed,
+    ];
+
+    /// The outcome as a metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Admitted => "admitted",
+            Self::Cancel => "cancel",
+            Self::Disconnected => "disconnected",
+            Self::TimedOut => "timed_out",
+            Self::Malformed => "malformed",
+            Self::Unsupported => "unsupported",
+            Self::Password => "password",
+            Self::Denied => "denied",
+            Self::TooMany => "too_many",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// Logins by outcome.
+#[derive(Debug, Default)]
+pub struct LoginCounters([Cell<u64>; LoginOutcome::ALL.len()]);
+
+impl LoginCounters {
+    /// Counts one login.
+    pub fn count(&self, outcome: LoginOutcome) {
+        if let Some(counter) = self.0.get(outcome as usize) {
+            counter.set(counter.get() + 1);
+        }
+    }
+
+    /// All outcomes and how often each was counted.
+    pub fn all(&self) -> impl Iterator<Item = (LoginOutcome, u64)> {
+        LoginOutcome::ALL.into_iter().zip(self.0.iter().map(Cell::get))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_outcome_has_its_own_counter() {
+        let counters = LoginCounters::default();
+        LoginOutcome::ALL.into_iter().for_each(|outcome| counters.count(outcome));
+        assert!(counters.all().all(|(_, count)| count == 1));
+    }
+}

@@ -1,0 +1,244 @@
+//! What a login entitles a session to: the bind rules, and the index that finds the first that matches.
+//!
+//! A rule is a pattern of three parts: a user or any, a database or any, a network or any. Rules with the same parts present (and
+//! the same prefix length) have the same *shape*, and two rules of one shape match the same login only if they are equal. So one
+//! hash map holds all rules, and a login is looked up once per shape that occurs: the hit with the lowest position is the first
+//! match. A policy has a handful of shapes, and never more than 4 × (1 + 33 + 129), with one rule as with a million; no list of
+//! rules is ever walked.
+//!
+//! Nothing here knows what a grant leads to.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+
+use ipnet::IpNet;
+
+use super::decide::Class;
+use super::{BindSource, Denial, Policy};
+use crate::region::{RegionId, SessionRegion};
+
+/// Who asks to be let in.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// The user's name as authenticated.
+    pub user: &'a str,
+    /// The database asked for.
+    pub database: &'a str,
+    /// Where from; `None` is a Unix socket.
+    pub address: Option<IpAddr>,
+}
+
+/// What a login entitles a session to, under one generation of the policy.
+///
+/// Asked again after a reload, since another policy answers it with [`super::Reason::StaleGrant`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    generation: u64,
+    class: Class,
+    rule: RuleId,
+    start: Option<RegionId>,
+}
+
+impl Grant {
+    /// The generation of the policy that gave it.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The rule that gave it.
+    pub fn rule(&self) -> RuleId {
+        self.rule
+    }
+
+    /// Where a session starts that asks for no region: the first one of the rule; none where the client may choose any.
+    pub fn start(&self) -> SessionRegion {
+        self.start.map_or(SessionRegion::None, SessionRegion::Declared)
+    }
+
+    pub(super) fn class(&self) -> Class {
+        self.class
+    }
+}
+
+/// A rule of one generation of the policy; [`Policy::rule_name`] has its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RuleId(u32);
+
+impl Policy {
+    /// What `subject` is entitled to: the first bind rule that matches, else what `unbound` says.
+    ///
+    /// # Errors
+    /// [`super::Reason::Unbound`] if no rule matches and `unbound = "block"`.
+    pub fn grant(&self, subject: &Subject<'_>) -> Result<Grant, Denial> {
+        let (rule, gives) = match self.rules.first_match(subject) {
+            Some(rule) => (rule, self.rules.gives.get(rule.0 as usize).copied()),
+            None => (self.rules.unbound_rule(), self.rules.unbound),
+        };
+        match gives {
+            Some(Gives { class, start }) => Ok(Grant { generation: self.generation, class, rule, start }),
+            None => Err(Denial::unbound(rule, subject.user, subject.database)),
+        }
+    }
+
+    /// The name of a rule of this policy, for logs and audit: `residency.bind[0]`, `residency.unbound`.
+    pub fn rule_name(&self, rule: RuleId) -> &str {
+        if rule == self.rules.unbound_rule() { UNBOUND_NAME } else { self.rules.names.get(rule.0).unwrap_or("") }
+    }
+}
+
+/// What `residency.unbound` is called as a rule.
+pub(super) const UNBOUND_NAME: &str = "residency.unbound";
+
+/// The bind rules of one policy. A rule's number is its position.
+pub(super) struct Rules {
+    /// Numbers for the user and database names that occur in rules, so that a pattern is small.
+    words: HashMap<Box<str>, NonZeroU32>,
+    shapes: Vec<Shape>,
+    /// The first rule of each pattern.
+    first: HashMap<Pattern, RuleId>,
+    gives: Vec<Gives>,
+    /// `None`: a login that no rule matches is refused.
+    unbound: Option<Gives>,
+    names: Names,
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Gives {
+    pub(super) class: Class,
+    pub(super) start: Option<RegionId>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Pattern {
+    user: Option<NonZeroU32>,
+    database: Option<NonZeroU32>,
+    from: Option<IpNet>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Shape {
+    user: bool,
+    database: bool,
+    from: Option<Prefix>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Prefix {
+    ipv4: bool,
+    length: u8,
+}
+
+impl Rules {
+    /// Room for `capacity` bind rules; `unbound` is what a login gets that none matches.
+    pub(super) fn new(unbound: Option<Gives>, capacity: usize) -> Self {
+        Self {
+            words: HashMap::with_capacity(capacity),
+            shapes: Vec::new(),
+            first: HashMap::with_capacity(capacity),
+            gives: Vec::with_capacity(capacity),
+            unbound,
+            names: Names::default(),
+        }
+    }
+
+    /// Adds the next rule; `None` when there is no number left for one more.
+    pub(super) fn push(&mut self, bind: &BindSource, gives: Gives) -> Option<()> {
+        let rule = RuleId(u32::try_from(self.gives.len()).ok().filter(|rule| *rule < u32::MAX)?);
+        let mut number = |word: &Option<String>| match word {
+            Some(word) => number_of(&mut self.words, word).map(Some),
+            None => Some(None),
+        };
+        let pattern = Pattern { user: number(&bind.user)?, database: number(&bind.database)?, from: bind.from.map(plain) };
+        let shape = pattern.shape();
+        if !self.shapes.contains(&shape) {
+            self.shapes.push(shape);
+        }
+        self.first.entry(pattern).or_insert(rule);
+        self.gives.push(gives);
+        self.names.push(&bind.label);
+        Some(())
+    }
+
+    /// Gives back the room that rules with equal parts did not need.
+    pub(super) fn finish(mut self) -> Self {
+        self.words.shrink_to_fit();
+        self.first.shrink_to_fit();
+        self
+    }
+
+    fn first_match(&self, subject: &Subject<'_>) -> Option<RuleId> {
+        let user = self.words.get(subject.user).copied();
+        let database = self.words.get(subject.database).copied();
+        let address = subject.address.map(|address| address.to_canonical());
+        let matching = |shape: &Shape| {
+            // A part that the shape has must be there to be found; one that it does not have matches anything.
+            let user = if shape.user { Some(user?) } else { None };
+            let database = if shape.database { Some(database?) } else { None };
+            let from = match shape.from {
+                Some(prefix) => Some(prefix.network_of(address?)?),
+                None => None,
+            };
+            self.first.get(&Pattern { user, database, from }).copied()
+        };
+        self.shapes.iter().filter_map(matching).min_by_key(|rule| rule.0)
+    }
+
+    /// `push` keeps this number free.
+    fn unbound_rule(&self) -> RuleId {
+        RuleId(u32::MAX)
+    }
+}
+
+impl Pattern {
+    fn shape(&self) -> Shape {
+        let from = self.from.map(|network| Prefix { ipv4: network.addr().is_ipv4(), length: network.prefix_len() });
+        Shape { user: self.user.is_some(), database: self.database.is_some(), from }
+    }
+}
+
+impl Prefix {
+    /// The network of this prefix length that `address` is in; `None` in the other address family.
+    fn network_of(self, address: IpAddr) -> Option<IpNet> {
+        if address.is_ipv4() != self.ipv4 {
+            return None;
+        }
+        IpNet::new(address, self.length).ok().map(|network| network.trunc())
+    }
+}
+
+/// The network without host bits, and as IPv4 if it is one inside IPv6, as addresses are compared.
+fn plain(network: IpNet) -> IpNet {
+    let network = network.trunc();
+    let inside_ipv4 = network.prefix_len().checked_sub(96).filter(|_| network.addr().to_canonical().is_ipv4());
+    inside_ipv4.and_then(|length| IpNet::new(network.addr().to_canonical(), length).ok()).unwrap_or(network)
+}
+
+fn number_of(words: &mut HashMap<Box<str>, NonZeroU32>, word: &str) -> Option<NonZeroU32> {
+    if let Some(&number) = words.get(word) {
+        return Some(number);
+    }
+    let number = NonZeroU32::new(u32::try_from(words.len() + 1).ok()?)?;
+    words.insert(word.into(), number);
+    Some(number)
+}
+
+/// The rules' names, end to end: a million of them are one allocation.
+#[derive(Default)]
+struct Names {
+    text: String,
+    ends: Vec<usize>,
+}
+
+impl Names {
+    fn push(&mut self, name: &str) {
+        self.text.push_str(name);
+        self.ends.push(self.text.len());
+    }
+
+    fn get(&self, index: u32) -> Option<&str> {
+        let index = index as usize;
+        let start = index.checked_sub(1).map_or(Some(0), |before| self.ends.get(before).copied())?;
+        self.text.get(start..*self.ends.get(index)?)
+    }
+}

@@ -1,0 +1,145 @@
+//! Which rule a login gets: first match wins, whatever the index does.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use proptest::prelude::*;
+
+use super::*;
+
+fn address(text: &str) -> Option<IpAddr> {
+    Some(text.parse().unwrap())
+}
+
+fn from(index: usize, network: &str, regions: &[&str]) -> BindSource {
+    BindSource { from: Some(network.parse().unwrap()), ..bind(index, None, regions) }
+}
+
+/// The name of the rule that a login gets.
+fn rule<'a>(policy: &'a Policy, subject: &Subject<'_>) -> &'a str {
+    match policy.grant(subject) {
+        Ok(grant) => policy.rule_name(grant.rule()),
+        Err(denial) => policy.rule_name(denial.rule),
+    }
+}
+
+#[test]
+fn a_session_starts_in_the_first_region_of_its_rule() {
+    let start = |source: &Source, name: &str| {
+        let policy = compile(source);
+        let start = policy.grant(&user(name)).unwrap().start();
+        policy.region_name(&start).to_owned()
+    };
+    assert_eq!(start(&source(), "alice"), "eu-west");
+    assert_eq!(start(&source(), "bob"), "us-east");
+    assert_eq!(start(&Source { unbound: Unbound::Client, ..source() }, "mallory"), "");
+    assert_eq!(start(&Source { unbound: Unbound::Region("us-east".to_owned()), ..source() }, "mallory"), "us-east");
+}
+
+#[test]
+fn an_unbound_region_grants_that_region_alone() {
+    let policy = compile(&Source { unbound: Unbound::Region("us-east".to_owned()), ..source() });
+    assert_eq!(decided(&policy, "mallory", "us-east"), "us-east");
+    assert_eq!(decided(&policy, "mallory", "eu-west"), "42501 permission denied for region \"eu-west\"");
+    assert_eq!(rule(&policy, &user("mallory")), "residency.unbound");
+}
+
+#[test]
+fn granted_regions_are_those_of_the_rule() {
+    let policy = compile(&Source { unbound: Unbound::Client, ..source() });
+    let granted = |name: &str| {
+        let grant = policy.grant(&user(name)).unwrap();
+        policy.granted(&grant).iter().map(|region| policy.name(region)).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(granted("alice"), "eu-west");
+    assert_eq!(granted("bob"), "eu-west us-east antarctica");
+    assert_eq!(granted("mallory"), "eu-west us-east antarctica");
+}
+
+#[test]
+fn a_rule_without_a_user_wins_by_its_place() {
+    let mut source = source();
+    source.binds.insert(1, bind(7, None, &["us-east"]));
+    let policy = compile(&source);
+    assert_eq!(rule(&policy, &user("alice")), "residency.bind[0]");
+    assert_eq!(rule(&policy, &user("bob")), "residency.bind[7]");
+    assert_eq!(rule(&policy, &user("mallory")), "residency.bind[7]");
+}
+
+#[test]
+fn networks_match_by_address_and_family() {
+    let binds = vec![
+        from(0, "10.1.2.3/32", &["eu-west"]),
+        from(1, "10.1.99.99/16", &["eu-west"]),
+        from(2, "2001:db8::/32", &["eu-west"]),
+        from(3, "::ffff:192.168.0.0/112", &["eu-west"]),
+        from(4, "::/0", &["eu-west"]),
+        from(5, "0.0.0.0/0", &["eu-west"]),
+    ];
+    let policy = compile(&Source { binds, ..source() });
+    let rule = |address| rule(&policy, &Subject { address, ..user("anyone") });
+    assert_eq!(rule(address("10.1.2.3")), "residency.bind[0]");
+    assert_eq!(rule(address("10.1.2.4")), "residency.bind[1]");
+    assert_eq!(rule(address("::ffff:10.1.2.4")), "residency.bind[1]");
+    assert_eq!(rule(address("2001:db8:1::1")), "residency.bind[2]");
+    assert_eq!(rule(address("192.168.7.7")), "residency.bind[3]");
+    assert_eq!(rule(address("2001:db9::1")), "residency.bind[4]");
+    assert_eq!(rule(address("11.0.0.1")), "residency.bind[5]");
+    assert_eq!(rule(None), "residency.unbound");
+}
+
+#[test]
+fn every_rule_of_many_is_found() {
+    let binds: Vec<_> =
+        (0..20_000).map(|index| bind(index, Some(&format!("user{index}")), &[["eu-west", "us-east"][index % 2]])).collect();
+    let policy = compile(&Source { binds, ..source() });
+    for index in 0..20_000 {
+        assert_eq!(rule(&policy, &user(&format!("user{index}"))), format!("residency.bind[{index}]"));
+    }
+}
+
+/// What a rule says, applied one by one.
+fn oracle<'a>(source: &'a Source, subject: &Subject<'_>) -> &'a str {
+    let is = |wanted: &Option<String>, value: &str| wanted.as_ref().is_none_or(|wanted| wanted == value);
+    let mut matching = source.binds.iter().filter(|bind| {
+        let from =
+            bind.from.is_none_or(|network| subject.address.is_some_and(|address| network.contains(&address.to_canonical())));
+        is(&bind.user, subject.user) && is(&bind.database, subject.database) && from
+    });
+    matching.next().map_or("residency.unbound", |bind| &bind.label)
+}
+
+fn small_network() -> impl Strategy<Value = IpNet> {
+    let v4 = (0..4_u8, 0..4_u8, 0..=32_u8).prop_map(|(a, b, length)| IpNet::new([10, a, 0, b].into(), length).unwrap());
+    let v6 = (0..2_u16, 0..2_u16, 0..=128_u8)
+        .prop_map(|(a, b, length)| IpNet::new([0x2001, a, 0, 0, 0, 0, 0, b].into(), length).unwrap());
+    prop_oneof![v4, v6]
+}
+
+fn small_binds() -> impl Strategy<Value = Vec<BindSource>> {
+    let word = proptest::option::of(proptest::sample::select(vec!["x", "y", "z"]));
+    let rule = (word.clone(), word, proptest::option::of(small_network()));
+    proptest::collection::vec(rule, 0..30).prop_map(|rules| {
+        let rule = |(index, (user, database, from)): (usize, (Option<&str>, Option<&str>, _))| BindSource {
+            database: database.map(str::to_owned),
+            from,
+            ..bind(index, user, &["eu-west"])
+        };
+        rules.into_iter().enumerate().map(rule).collect()
+    })
+}
+
+proptest! {
+    #[test]
+    fn first_match_wins(
+        binds in small_binds(),
+        name in proptest::sample::select(vec!["x", "y", "z", "nobody"]),
+        database in proptest::sample::select(vec!["x", "y", "z", "nothing"]),
+        address in proptest::option::of(small_network().prop_map(|network| network.addr())),
+    ) {
+        let source = Source { binds, ..source() };
+        let policy = compile(&source);
+        let subject = Subject { user: name, database, address };
+        prop_assert_eq!(rule(&policy, &subject), oracle(&source, &subject));
+    }
+}

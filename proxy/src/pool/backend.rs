@@ -1,0 +1,121 @@
+//! One backend connection as the pool sees it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use smallvec::SmallVec;
+
+use super::key::{BackendInfo, Parameters, PoolKey, SessionKey};
+use super::owed::OwedReplies;
+use super::pools::PoolIndex;
+use crate::region::RegionId;
+use crate::wire::{Splitter, TransactionStatus};
+
+/// Which list a backend is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// In its pool's list of idle backends.
+    Idle,
+    /// Lent to one session; in no list.
+    Bound(SessionKey),
+    /// Being reset (DISCARD ALL) after a session; in no list, not to be lent before the answer.
+    Resetting,
+    /// On its way to another worker; in no list.
+    Moving,
+}
+
+/// One backend connection.
+pub struct Backend {
+    pub(super) generation: u32,
+    pub(super) pool: PoolIndex,
+    pub(super) state: State,
+    pub(super) opened_at: Instant,
+    pub(super) idle_since: Instant,
+    /// Given back, but not everything that was sent to it has left yet.
+    pub(super) release_when_flushed: bool,
+    region: RegionId,
+    node: Arc<str>,
+    process_id: u32,
+    secret: SmallVec<[u8; 32]>,
+    /// What the server has reported last.
+    pub parameters: Arc<Parameters>,
+    /// The replies it owes.
+    pub owed: OwedReplies,
+    /// Where its byte stream stands.
+    pub splitter: Splitter,
+    /// Status of its last ReadyForQuery.
+    pub status: TransactionStatus,
+    /// Bytes have been handed to the engine that it has not reported as sent.
+    pub unflushed: bool,
+    /// Extended-protocol messages were sent after the last Sync.
+    pub unsynced: bool,
+    /// A session has left something behind that the next one must not see.
+    pub dirty: bool,
+}
+
+/// A backend between two workers.
+pub struct MovedBackend {
+    pub(super) key: PoolKey,
+    pub(super) info: BackendInfo,
+    pub(super) opened_at: Instant,
+}
+
+impl Backend {
+    pub(super) fn new(generation: u32, pool: PoolIndex, info: BackendInfo, opened_at: Instant, now: Instant) -> Self {
+        Self {
+            generation,
+            pool,
+            state: State::Idle,
+            opened_at,
+            idle_since: now,
+            release_when_flushed: false,
+            region: info.region,
+            node: info.node,
+            process_id: info.process_id,
+            secret: info.secret,
+            parameters: info.parameters,
+            owed: OwedReplies::default(),
+            splitter: Splitter::default(),
+            status: TransactionStatus::Idle,
+            unflushed: false,
+            unsynced: false,
+            dirty: false,
+        }
+    }
+
+    /// The region of the node it is on.
+    pub fn region(&self) -> RegionId {
+        self.region
+    }
+
+    /// The name of the node it is on.
+    pub fn node(&self) -> &Arc<str> {
+        &self.node
+    }
+
+    /// Where it is.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Whether another session could use it as it is, apart from what a reset would clear: it said ReadyForQuery `I`, owes nothing,
+    /// and is at the boundary of messages in both directions.
+    pub fn is_at_rest(&self) -> bool {
+        self.status == TransactionStatus::Idle
+            && self.owed.is_empty()
+            && !self.owed.is_skipping()
+            && !self.owed.is_copying_in()
+            && !self.unsynced
+            && self.splitter.at_boundary()
+    }
+
+    pub(super) fn info(&self) -> BackendInfo {
+        BackendInfo {
+            node: self.node.clone(),
+            region: self.region,
+            parameters: self.parameters.clone(),
+            process_id: self.process_id,
+            secret: self.secret.clone(),
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! The names of things in a pool: keys of sessions and backends, what a pool is known by, what opening a backend needs and gives.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use crate::region::RegionId;
+use crate::wire::SqlState;
+
+/// Names one session of one worker. The generation tells a session from a former one in the same slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SessionKey {
+    /// Slot in the worker's table.
+    pub index: u32,
+    /// How often the slot had been taken before.
+    pub generation: u32,
+}
+
+/// Names one backend of one worker, like [`SessionKey`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BackendKey {
+    /// Slot in the worker's table.
+    pub index: u32,
+    /// How often the slot had been taken before.
+    pub generation: u32,
+}
+
+/// What a client asked for in its StartupMessage beside user and database: sorted by name, so that equal wishes are equal values.
+pub type StartupSettings = Arc<[(Box<str>, Box<str>)]>;
+
+/// What a pool is known by. Two sessions share backends only when all of it is equal.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PoolKey {
+    /// The region every backend of the pool is in.
+    pub region: RegionId,
+    /// The database as the client named it.
+    pub database: Arc<str>,
+    /// The user as the client named it.
+    pub user: Arc<str>,
+    /// The settings that the backends are opened with, and fall back to on `RESET`.
+    pub settings: StartupSettings,
+}
+
+/// Asks for one new backend of a pool.
+pub type OpenRequest = PoolKey;
+
+/// Names one [`OpenRequest`] of one worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct OpenTicket(pub(super) u64);
+
+/// The settings that a server has reported with ParameterStatus, in the order of their first report.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Parameters(Vec<(Box<str>, Box<str>)>);
+
+impl Parameters {
+    /// The value reported last.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| &**known == name).map(|(_, value)| &**value)
+    }
+
+    /// Takes a report in.
+    pub fn set(&mut self, name: &str, value: &str) {
+        match self.0.iter_mut().find(|(known, _)| &**known == name) {
+            Some((_, known)) => *known = value.into(),
+            None => self.0.push((name.into(), value.into())),
+        }
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (&**name, &**value))
+    }
+}
+
+impl<N: Into<Box<str>>, V: Into<Box<str>>> FromIterator<(N, V)> for Parameters {
+    fn from_iter<I: IntoIterator<Item = (N, V)>>(pairs: I) -> Self {
+        Self(pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
+    }
+}
+
+/// What is known of a backend once its login is over.
+#[derive(Clone, Debug)]
+pub struct BackendInfo {
+    /// Name of the node it is on.
+    pub node: Arc<str>,
+    /// The region of that node, as the opener knows it; asserted against the pool's.
+    pub region: RegionId,
+    /// What it reported during login.
+    pub parameters: Arc<Parameters>,
+    /// Process ID of its BackendKeyData.
+    pub process_id: u32,
+    /// Secret key of its BackendKeyData; up to 256 bytes in protocol 3.2.
+    pub secret: SmallVec<[u8; 32]>,
+}
+
+/// Why a backend could not be opened.
+#[derive(Clone, Debug)]
+pub enum OpenError {
+    /// The region has no node any more.
+    NoNode,
+    /// The node refused the connection, also at a second try.
+    Refused {
+        /// The node's name.
+        node: Arc<str>,
+    },
+    /// The node did not answer within `pools.connect_timeout`.
+    TimedOut {
+        /// The node's name.
+        node: Arc<str>,
+    },
+    /// The connection failed in another way.
+    Unreachable {
+        /// The node's name.
+        node: Arc<str>,
+        /// What the operating system said.
+        text: String,
+    },
+    /// The server ended the login with an ErrorResponse.
+    LoginFailed {
+        /// The server's whole message, header included.
+        error: Bytes,
+        /// Its SQLSTATE, if it had one.
+        sqlstate: Option<SqlState>,
+        /// Whether the client's own startup values are the cause, so that no retry can help: the session ends with this error.
+        fatal_for_client: bool,
+    },
+    /// The server did not keep to the protocol, or asked for what is not configured.
+    Protocol {
+        /// The node's name.
+        node: Arc<str>,
+        /// What was wrong, for the log and the client.
+        text: String,
+    },
+}
+
+/// A decision that permits the use of a region's pool. Only the policy makes values of the implementing type, and a checkout
+/// consumes one.
+pub trait Proof {
+    /// The region that the decision permits.
+    fn region(&self) -> RegionId;
+}

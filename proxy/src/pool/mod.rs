@@ -1,0 +1,25 @@
+//! Backend connections as bookkeeping: who may have one, who waits for one, which replies each still owes.
+//!
+//! A pool is named by its [`PoolKey`]: region, database, user and startup settings, so that a connection is only ever lent to a
+//! session that would have opened exactly the same one. Nothing here opens a socket or reads a clock: what has to be done is
+//! left as an [`Order`] for the caller, and time comes in as an argument. Nothing here decides about regions either: a checkout
+//! takes the proof of a decision ([`Proof`]) by value.
+//!
+//! The rules by which a backend may go from one session to the next stand at [`Pools::release`].
+
+#![forbid(unsafe_code)]
+
+mod backend;
+mod key;
+mod owed;
+mod pools;
+mod quota;
+
+#[cfg(test)]
+mod tests;
+
+pub use backend::{Backend, MovedBackend, State};
+pub use key::{BackendInfo, BackendKey, OpenError, OpenRequest, OpenTicket, Parameters, PoolKey, Proof, SessionKey, StartupSettings};
+pub use owed::{Effect, Kind, OwedReplies, Progress, Reply, Rule, Script, Unexpected};
+pub use pools::{Checkout, Farewell, Order, PoolIndex, PoolMode, Pools, Settings, WaitFailure};
+pub use quota::Quotas;

@@ -1,0 +1,574 @@
+//! The pools of one worker.
+
+use std::collections::{HashMap, VecDeque};
+use std::mem;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::backend::{Backend, MovedBackend, State};
+use super::key::{BackendInfo, BackendKey, OpenError, OpenRequest, OpenTicket, PoolKey, Proof, SessionKey};
+use super::owed::{Kind, Reply, Rule};
+use super::quota::{Quota, Quotas};
+
+/// How long a session keeps a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PoolMode {
+    /// As long as the client is connected, or until it goes to another region.
+    Session,
+    /// Until its transaction is over.
+    Transaction,
+}
+
+/// The bounds of pools, from the configuration.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// When a session gives its backend back.
+    pub mode: PoolMode,
+    /// Backends of one pool, over all workers.
+    pub size: u32,
+    /// Backends of one region, over all pools and workers.
+    pub per_region_max: Option<u32>,
+    /// How long a session waits for a backend before it gets 53300.
+    pub wait_timeout: Duration,
+    /// How long a backend may be idle before it is closed; zero = for ever.
+    pub idle_timeout: Duration,
+    /// How old a backend may be when it is given back; zero = any age.
+    pub lifetime: Duration,
+    /// Number of workers; a worker's share of a pool is its size by this.
+    pub workers: usize,
+}
+
+/// Names one pool of one worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PoolIndex(u32);
+
+/// What a checkout gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checkout {
+    /// The backend is the session's now.
+    Bound(BackendKey),
+    /// The session stands in the queue; an [`Order::Bind`] or [`Order::Fail`] will name it.
+    Waiting,
+}
+
+/// How a backend connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Farewell {
+    /// With a Terminate message: it was at rest.
+    Terminate,
+    /// Just closed, so that the server rolls back.
+    Abrupt,
+}
+
+/// Something the owner of the pools has to do. Orders are taken with [`Pools::take_orders`].
+pub enum Order {
+    /// Open a connection.
+    Open(OpenTicket, OpenRequest),
+    /// Close one. Its key is dead already.
+    Close(BackendKey, Farewell),
+    /// Send DISCARD ALL to it; the reply it owes is noted already.
+    Reset(BackendKey),
+    /// The backend belongs to this session now, whose turn it was.
+    Bind(SessionKey, BackendKey),
+    /// This session's waiting is over without a backend.
+    Fail(SessionKey, WaitFailure),
+    /// Stop receiving on the backend and hand it to another worker.
+    Move(BackendKey, usize, Box<MovedBackend>),
+    /// Tell another worker that quota has become free.
+    QuotaFreed(usize),
+}
+
+/// Why a session waited in vain.
+#[derive(Clone, Debug)]
+pub enum WaitFailure {
+    /// `pools.wait_timeout` is over.
+    TimedOut,
+    /// No backend could be opened.
+    Open(Arc<OpenError>),
+}
+
+struct Pool {
+    key: PoolKey,
+    quota: Arc<Quota>,
+    /// Last in, first out: the rest can grow old and be closed.
+    idle: Vec<BackendKey>,
+    waiting: VecDeque<Waiter>,
+    /// Backends of this worker, whatever their state.
+    open: u32,
+    /// Connections being opened.
+    opening: u32,
+    /// After a failure with other backends alive, nothing is opened before this.
+    retry_at: Option<Instant>,
+    /// Sessions that have looked this pool up and not left.
+    users: u32,
+}
+
+struct Waiter {
+    session: SessionKey,
+    deadline: Instant,
+}
+
+/// The pools of one worker, their backends and those who wait.
+pub struct Pools {
+    settings: Settings,
+    quotas: Arc<Quotas>,
+    worker: usize,
+    by_key: HashMap<PoolKey, PoolIndex>,
+    pools: Vec<Option<Pool>>,
+    free_pools: Vec<u32>,
+    backends: Vec<Slot>,
+    free_backends: Vec<u32>,
+    tickets: HashMap<OpenTicket, PoolIndex>,
+    next_ticket: u64,
+    orders: Vec<Order>,
+    draining: bool,
+}
+
+enum Slot {
+    Free { generation: u32 },
+    Taken(Box<Backend>),
+}
+
+impl Pools {
+    /// Pools without a backend.
+    pub fn new(settings: Settings, quotas: Arc<Quotas>, worker: usize) -> Self {
+        Self {
+            settings,
+            quotas,
+            worker,
+            by_key: HashMap::new(),
+            pools: Vec::new(),
+            free_pools: Vec::new(),
+            backends: Vec::new(),
+            free_backends: Vec::new(),
+            tickets: HashMap::new(),
+            next_ticket: 0,
+            orders: Vec::new(),
+            draining: false,
+        }
+    }
+
+    /// The bounds in force.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// New bounds; what is open beyond them is closed as it is given back or grows idle.
+    pub fn apply(&mut self, settings: Settings) {
+        self.settings = settings;
+    }
+
+    /// What is to be done since the last call, in order.
+    pub fn take_orders(&mut self) -> Vec<Order> {
+        mem::take(&mut self.orders)
+    }
+
+    /// Whether there is something to do.
+    pub fn has_orders(&self) -> bool {
+        !self.orders.is_empty()
+    }
+
+    /// Registers a user of the pool of this key, making the pool when there is none yet.
+    pub fn enter(&mut self, key: &PoolKey) -> PoolIndex {
+        let index = self.by_key.get(key).copied().unwrap_or_else(|| {
+            let quota = self.quotas.of(key);
+            let pool = Pool {
+                key: key.clone(),
+                quota,
+                idle: Vec::new(),
+                waiting: VecDeque::new(),
+                open: 0,
+                opening: 0,
+                retry_at: None,
+                users: 0,
+            };
+            let index = self.free_pools.pop().unwrap_or_else(|| {
+                self.pools.push(None);
+                u32::try_from(self.pools.len() - 1).unwrap_or(u32::MAX)
+            });
+            self.pools[index as usize] = Some(pool);
+            self.by_key.insert(key.clone(), PoolIndex(index));
+            PoolIndex(index)
+        });
+        if let Some(pool) = self.pool(index) {
+            pool.users += 1;
+        }
+        index
+    }
+
+    /// A user is gone. A pool without users, backends and openings is forgotten.
+    pub fn leave(&mut self, index: PoolIndex) {
+        if let Some(pool) = self.pool(index) {
+            pool.users = pool.users.saturating_sub(1);
+        }
+        self.forget_if_unused(index);
+    }
+
+    fn forget_if_unused(&mut self, index: PoolIndex) {
+        let unused = self.pool(index).is_some_and(|pool| {
+            pool.users == 0 && pool.open == 0 && pool.opening == 0 && pool.waiting.is_empty()
+        });
+        if unused && let Some(pool) = self.pools[index.0 as usize].take() {
+            self.by_key.remove(&pool.key);
+            self.free_pools.push(index.0);
+            let key = pool.key.clone();
+            drop(pool);
+            self.quotas.forget(&key);
+        }
+    }
+
+    /// A backend by its key; `None` when it is gone.
+    pub fn get(&mut self, key: BackendKey) -> Option<&mut Backend> {
+        match self.backends.get_mut(key.index as usize) {
+            Some(Slot::Taken(backend)) if backend.generation == key.generation => Some(backend),
+            Some(Slot::Taken(_) | Slot::Free { .. }) | None => None,
+        }
+    }
+
+    /// Lends a backend of the pool to the session, or lets it wait. The proof's region must be the pool's: if it is not, nothing is
+    /// lent and the call fails.
+    pub fn checkout(&mut self, proof: impl Proof, index: PoolIndex, session: SessionKey, now: Instant) -> Option<Checkout> {
+        let wait_timeout = self.settings.wait_timeout;
+        let pool = self.pool(index)?;
+        if pool.key.region != proof.region() {
+            return None;
+        }
+        // Those who wait already come first.
+        let first = if pool.waiting.is_empty() { pool.idle.pop() } else { None };
+        if let Some(key) = first {
+            let region = proof.region();
+            let backend = self.get(key)?;
+            // The last assertion before a session and a server meet: both are of the same region.
+            if backend.region() != region {
+                self.close(key, Farewell::Abrupt);
+                return None;
+            }
+            backend.state = State::Bound(session);
+            return Some(Checkout::Bound(key));
+        }
+        pool.waiting.push_back(Waiter { session, deadline: now + wait_timeout });
+        self.open_more(index, now);
+        Some(Checkout::Waiting)
+    }
+
+    /// A session no longer waits.
+    pub fn stop_waiting(&mut self, index: PoolIndex, session: SessionKey) {
+        if let Some(pool) = self.pool(index) {
+            pool.waiting.retain(|waiter| waiter.session != session);
+        }
+        self.note_hunger(index);
+    }
+
+    /// A session gives its backend back. The rules by which it may serve another:
+    ///
+    /// 1. it must be at rest ([`Backend::is_at_rest`]); else it is closed, so that the server rolls back: an open transaction, an
+    ///    unfinished reply or half a message never meets the next session;
+    /// 2. everything sent to it must have left; until then it waits ([`Pools::flushed`]);
+    /// 3. in session mode, or when the session left something behind, DISCARD ALL is sent first and must be answered without error;
+    /// 4. past its lifetime, or when there are too many, it is closed.
+    pub fn release(&mut self, key: BackendKey, now: Instant) {
+        let reset_always = self.settings.mode == PoolMode::Session;
+        let Some(backend) = self.get(key) else { return };
+        if !backend.is_at_rest() {
+            return self.close(key, Farewell::Abrupt);
+        }
+        if backend.unflushed {
+            backend.release_when_flushed = true;
+            backend.state = State::Resetting;
+            return;
+        }
+        if backend.dirty || reset_always {
+            backend.state = State::Resetting;
+            backend.dirty = false;
+            // A clean bill for the statement: only its ReadyForQuery `I` without an error makes the backend idle again.
+            let reply = Reply { session: None, kind: Kind::Query, rule: Rule::Swallow };
+            let counts = backend.owed.push(reply);
+            debug_assert!(counts, "a backend at rest is neither skipping nor copying");
+            self.orders.push(Order::Reset(key));
+            return;
+        }
+        self.make_idle(key, now);
+    }
+
+    /// The engine has sent all it had for this backend.
+    pub fn flushed(&mut self, key: BackendKey, now: Instant) {
+        let Some(backend) = self.get(key) else { return };
+        backend.unflushed = false;
+        if mem::take(&mut backend.release_when_flushed) {
+            self.release(key, now);
+        }
+    }
+
+    /// The reset was answered; `failed` when with an error.
+    pub fn reset_answered(&mut self, key: BackendKey, failed: bool, now: Instant) {
+        let Some(backend) = self.get(key) else { return };
+        if failed || !backend.is_at_rest() {
+            return self.close(key, Farewell::Abrupt);
+        }
+        backend.state = State::Idle;
+        self.make_idle(key, now);
+    }
+
+    /// Lends the backend to the next waiter, gives it to a worker that needs it more, or lays it aside.
+    fn make_idle(&mut self, key: BackendKey, now: Instant) {
+        let (lifetime, worker) = (self.settings.lifetime, self.worker);
+        let share = self.share();
+        let Some(backend) = self.get(key) else { return };
+        let index = backend.pool;
+        let too_old = !lifetime.is_zero() && now.saturating_duration_since(backend.opened_at) >= lifetime;
+        backend.idle_since = now;
+        backend.owed.shrink();
+        if too_old {
+            return self.close(key, Farewell::Terminate);
+        }
+        let draining = self.draining;
+        let Some(pool) = self.pool(index) else { return };
+        let needed_elsewhere = match pool.quota.hungry_other(worker, true) {
+            Some(starving) => Some(starving),
+            None if pool.waiting.is_empty() || pool.open > share => pool.quota.hungry_other(worker, false),
+            None => None,
+        };
+        if let Some(other) = needed_elsewhere {
+            pool.quota.fed(other);
+            return self.move_to(key, other);
+        }
+        if let Some(waiter) = pool.waiting.pop_front() {
+            if let Some(backend) = self.get(key) {
+                backend.state = State::Bound(waiter.session);
+            }
+            self.orders.push(Order::Bind(waiter.session, key));
+            return self.note_hunger(index);
+        }
+        if draining {
+            return self.close(key, Farewell::Terminate);
+        }
+        pool.idle.push(key);
+        if let Some(backend) = self.get(key) {
+            backend.state = State::Idle;
+        }
+    }
+
+    fn move_to(&mut self, key: BackendKey, other: usize) {
+        let Some(backend) = self.get(key) else { return };
+        backend.state = State::Moving;
+        let (info, opened_at, index) = (backend.info(), backend.opened_at, backend.pool);
+        let Some(pool) = self.pool(index) else { return };
+        let moved = MovedBackend { key: pool.key.clone(), info, opened_at };
+        // The right to it travels with it.
+        pool.open -= 1;
+        self.free_backend(key);
+        self.orders.push(Order::Move(key, other, Box::new(moved)));
+        self.note_hunger(index);
+        self.forget_if_unused(index);
+    }
+
+    /// A connection was opened. `None`: nobody wants it any more; its quota is given back and the caller closes it.
+    pub fn opened(&mut self, ticket: OpenTicket, info: BackendInfo, now: Instant) -> Option<BackendKey> {
+        let index = self.tickets.remove(&ticket)?;
+        let draining = self.draining;
+        let pool = self.pool(index)?;
+        pool.opening -= 1;
+        pool.retry_at = None;
+        let unwanted = draining && pool.waiting.is_empty();
+        if info.region != pool.key.region || unwanted {
+            self.gave_back_quota(index);
+            self.forget_if_unused(index);
+            return None;
+        }
+        Some(self.admit(index, info, now, now))
+    }
+
+    /// A backend came from another worker, with the right to it.
+    pub fn arrived(&mut self, moved: MovedBackend, now: Instant) -> Option<BackendKey> {
+        let index = self.enter(&moved.key);
+        let key = self.admit(index, moved.info, moved.opened_at, now);
+        self.leave(index);
+        Some(key)
+    }
+
+    /// A backend was lost between two workers: the right to it is given back.
+    pub fn move_failed(&mut self, moved: &MovedBackend) {
+        let index = self.enter(&moved.key);
+        self.gave_back_quota(index);
+        self.leave(index);
+    }
+
+    fn admit(&mut self, index: PoolIndex, info: BackendInfo, opened_at: Instant, now: Instant) -> BackendKey {
+        let slot = self.free_backends.pop().unwrap_or_else(|| {
+            self.backends.push(Slot::Free { generation: 0 });
+            u32::try_from(self.backends.len() - 1).unwrap_or(u32::MAX)
+        });
+        let generation = match &self.backends[slot as usize] {
+            Slot::Free { generation } => *generation,
+            Slot::Taken(backend) => backend.generation,
+        };
+        let key = BackendKey { index: slot, generation };
+        self.backends[slot as usize] = Slot::Taken(Box::new(Backend::new(generation, index, info, opened_at, now)));
+        if let Some(pool) = self.pool(index) {
+            pool.open += 1;
+        }
+        self.make_idle(key, now);
+        key
+    }
+
+    /// A connection could not be opened. With no other backend alive everybody who waits for this pool gets the error; else they go
+    /// on waiting for the others, and nothing new is tried for a second.
+    pub fn open_failed(&mut self, ticket: OpenTicket, error: OpenError, now: Instant) {
+        let Some(index) = self.tickets.remove(&ticket) else { return };
+        if let Some(pool) = self.pool(index) {
+            pool.opening -= 1;
+        }
+        self.gave_back_quota(index);
+        let Some(pool) = self.pool(index) else { return };
+        if pool.open == 0 && pool.opening == 0 {
+            let waiting = mem::take(&mut pool.waiting);
+            let error = Arc::new(error);
+            self.orders.extend(waiting.into_iter().map(|w| Order::Fail(w.session, WaitFailure::Open(error.clone()))));
+        } else {
+            pool.retry_at = Some(now + Duration::from_secs(1));
+        }
+        self.note_hunger(index);
+        self.forget_if_unused(index);
+    }
+
+    /// The connection is gone (closed by the peer, or broken).
+    pub fn lost(&mut self, key: BackendKey) {
+        self.remove(key);
+    }
+
+    /// Closes a backend.
+    pub fn close(&mut self, key: BackendKey, farewell: Farewell) {
+        if self.remove(key) {
+            self.orders.push(Order::Close(key, farewell));
+        }
+    }
+
+    fn remove(&mut self, key: BackendKey) -> bool {
+        let Some(backend) = self.get(key) else { return false };
+        let (index, state) = (backend.pool, backend.state);
+        self.free_backend(key);
+        if let Some(pool) = self.pool(index) {
+            pool.open -= 1;
+            if state == State::Idle {
+                pool.idle.retain(|idle| *idle != key);
+            }
+        }
+        self.gave_back_quota(index);
+        self.open_for_waiters(index);
+        self.forget_if_unused(index);
+        true
+    }
+
+    fn free_backend(&mut self, key: BackendKey) {
+        self.backends[key.index as usize] = Slot::Free { generation: key.generation.wrapping_add(1) };
+        self.free_backends.push(key.index);
+    }
+
+    fn gave_back_quota(&mut self, index: PoolIndex) {
+        let worker = self.worker;
+        let Some(pool) = self.pool(index) else { return };
+        pool.quota.give_back();
+        if let Some(other) = pool.quota.hungry_other(worker, false) {
+            self.orders.push(Order::QuotaFreed(other));
+        }
+    }
+
+    /// Opens as many connections as there are waiters without one on its way, if the quota allows.
+    fn open_more(&mut self, index: PoolIndex, now: Instant) {
+        if let Some(pool) = self.pool(index)
+            && pool.retry_at.is_none_or(|at| at <= now)
+        {
+            pool.retry_at = None;
+            self.open_for_waiters(index);
+        }
+    }
+
+    fn open_for_waiters(&mut self, index: PoolIndex) {
+        let (size, per_region_max) = (self.settings.size, self.settings.per_region_max);
+        loop {
+            let ticket = OpenTicket(self.next_ticket);
+            let Some(pool) = self.pool(index) else { return };
+            let wanted = pool.waiting.len() > pool.opening as usize && pool.retry_at.is_none();
+            if !wanted || !pool.quota.try_take(size, per_region_max) {
+                break;
+            }
+            pool.opening += 1;
+            let request = pool.key.clone();
+            self.next_ticket += 1;
+            self.tickets.insert(ticket, index);
+            self.orders.push(Order::Open(ticket, request));
+        }
+        self.note_hunger(index);
+    }
+
+    fn note_hunger(&mut self, index: PoolIndex) {
+        let worker = self.worker;
+        let share = self.share();
+        if let Some(pool) = self.pool(index) {
+            let hungry = pool.waiting.len() > pool.opening as usize && pool.open + pool.opening < share;
+            pool.quota.set_hungry(worker, hungry, pool.open + pool.opening == 0);
+        }
+    }
+
+    /// This worker's fair part of a pool, at least one.
+    fn share(&self) -> u32 {
+        (self.settings.size / u32::try_from(self.settings.workers).unwrap_or(1).max(1)).max(1)
+    }
+
+    /// Another worker gave quota back.
+    pub fn quota_freed(&mut self, now: Instant) {
+        for index in self.indices() {
+            self.open_more(index, now);
+        }
+    }
+
+    /// Ends what has waited or idled for too long.
+    pub fn tick(&mut self, now: Instant) {
+        let idle_timeout = self.settings.idle_timeout;
+        for index in self.indices() {
+            let Some(pool) = self.pool(index) else { continue };
+            // Waiters stand in order of arrival and all wait equally long.
+            let late = pool.waiting.iter().take_while(|waiter| waiter.deadline <= now).count();
+            let late: Vec<Waiter> = pool.waiting.drain(..late).collect();
+            let idle = pool.idle.clone();
+            self.orders.extend(late.into_iter().map(|waiter| Order::Fail(waiter.session, WaitFailure::TimedOut)));
+            for key in idle {
+                let idle_for = self.get(key).map(|backend| now.saturating_duration_since(backend.idle_since));
+                if !idle_timeout.is_zero() && idle_for.is_some_and(|idle_for| idle_for >= idle_timeout) {
+                    self.close(key, Farewell::Terminate);
+                }
+            }
+            self.open_more(index, now);
+            self.forget_if_unused(index);
+        }
+    }
+
+    /// From now on backends are closed as they are given back, idle ones at once.
+    pub fn drain(&mut self) {
+        self.draining = true;
+        for index in self.indices() {
+            let idle = self.pool(index).map(|pool| pool.idle.clone()).unwrap_or_default();
+            idle.into_iter().for_each(|key| self.close(key, Farewell::Terminate));
+        }
+    }
+
+    /// Backends of this worker: (idle, lent or being reset, being opened), and sessions that wait.
+    pub fn totals(&self) -> (usize, usize, usize, usize) {
+        self.pools.iter().flatten().fold((0, 0, 0, 0), |(idle, busy, opening, waiting), pool| {
+            (
+                idle + pool.idle.len(),
+                busy + pool.open as usize - pool.idle.len(),
+                opening + pool.opening as usize,
+                waiting + pool.waiting.len(),
+            )
+        })
+    }
+
+    fn indices(&self) -> Vec<PoolIndex> {
+        self.by_key.values().copied().collect()
+    }
+
+    fn pool(&mut self, index: PoolIndex) -> Option<&mut Pool> {
+        self.pools.get_mut(index.0 as usize)?.as_mut()
+    }
+}

@@ -1,0 +1,114 @@
+//! How many backends may be open: the one thing that the workers' pools share.
+//!
+//! Each pool has one [`Quota`] for the whole process, and each region may have a bound over all its pools. Taking and giving
+//! back are a few atomic operations; the map of quotas is locked only when a worker meets a pool for the first time. A worker
+//! that waits for quota marks itself as hungry, so that others hand over what they do not need.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::key::PoolKey;
+use crate::region::RegionId;
+
+/// Workers whose hunger fits one word.
+pub(super) const WORKERS_MAX: usize = 64;
+
+/// All quotas of the process.
+#[derive(Default)]
+pub struct Quotas {
+    pools: Mutex<HashMap<PoolKey, Arc<Quota>>>,
+    regions: Mutex<HashMap<RegionId, Arc<AtomicU32>>>,
+}
+
+/// The backends of one pool over all workers.
+pub struct Quota {
+    open: AtomicU32,
+    region_open: Arc<AtomicU32>,
+    /// One bit a worker that has waiters and may not open a backend.
+    hungry: AtomicU64,
+    /// One bit a worker that is hungry and has no backend of this pool at all.
+    starving: AtomicU64,
+}
+
+impl Quotas {
+    /// The quota of a pool, made at its first use. Quotas stay for the life of the process: their number is bounded by the
+    /// distinct pools that were ever used.
+    pub(super) fn of(&self, key: &PoolKey) -> Arc<Quota> {
+        let region_open = {
+            let mut regions = self.regions.lock().unwrap_or_else(PoisonError::into_inner);
+            regions.entry(key.region).or_default().clone()
+        };
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(quota) = pools.get(key) {
+            return quota.clone();
+        }
+        let quota = Arc::new(Quota {
+            open: AtomicU32::new(0),
+            region_open,
+            hungry: AtomicU64::new(0),
+            starving: AtomicU64::new(0),
+        });
+        pools.insert(key.clone(), quota.clone());
+        quota
+    }
+
+    /// Forgets a pool that no worker uses any more: nothing of it is open, and the map holds the only reference.
+    pub(super) fn forget(&self, key: &PoolKey) {
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        if pools.get(key).is_some_and(|quota| Arc::strong_count(quota) == 1) {
+            pools.remove(key);
+        }
+    }
+
+    /// Backends open in each region, all pools together.
+    pub fn open_by_region(&self) -> Vec<(RegionId, u32)> {
+        let regions = self.regions.lock().unwrap_or_else(PoisonError::into_inner);
+        regions.iter().map(|(region, open)| (*region, open.load(Ordering::Relaxed))).collect()
+    }
+}
+
+impl Quota {
+    /// Takes the right to open one more backend.
+    pub(super) fn try_take(&self, pool_max: u32, region_max: Option<u32>) -> bool {
+        let below = |max: u32| move |open: u32| (open < max).then_some(open + 1);
+        if self.open.fetch_update(Ordering::AcqRel, Ordering::Relaxed, below(pool_max)).is_err() {
+            return false;
+        }
+        if self.region_open.fetch_update(Ordering::AcqRel, Ordering::Relaxed, below(region_max.unwrap_or(u32::MAX))).is_err() {
+            self.open.fetch_sub(1, Ordering::AcqRel);
+            return false;
+        }
+        true
+    }
+
+    /// Gives one right back.
+    pub(super) fn give_back(&self) {
+        self.open.fetch_sub(1, Ordering::AcqRel);
+        self.region_open.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Says whether `worker` waits for quota, and whether it has no backend at all.
+    pub(super) fn set_hungry(&self, worker: usize, hungry: bool, starving: bool) {
+        let bit = 1u64 << (worker % WORKERS_MAX);
+        for (word, set) in [(&self.hungry, hungry), (&self.starving, hungry && starving)] {
+            if set {
+                word.fetch_or(bit, Ordering::AcqRel);
+            } else if word.load(Ordering::Relaxed) & bit != 0 {
+                word.fetch_and(!bit, Ordering::AcqRel);
+            }
+        }
+    }
+
+    /// Another worker than `worker` that waits; `starving`: only one that has nothing at all.
+    pub(super) fn hungry_other(&self, worker: usize, starving: bool) -> Option<usize> {
+        let word = if starving { &self.starving } else { &self.hungry };
+        let others = word.load(Ordering::Acquire) & !(1u64 << (worker % WORKERS_MAX));
+        (others != 0).then(|| others.trailing_zeros() as usize)
+    }
+
+    /// Forgets the hunger of a worker that is about to be handed a backend, so that it is not handed several.
+    pub(super) fn fed(&self, worker: usize) {
+        self.set_hungry(worker, false, false);
+    }
+}

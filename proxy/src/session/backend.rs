@@ -1,0 +1,434 @@
+//! The backend's stream: finds out for every message whose reply it is, and what it means for the session.
+//!
+//! Messages are passed on as they come, without being put together; only the few are read whole whose contents matter here. A
+//! backend is not trusted: what does not fit the replies it owes ends it, and the session with it.
+
+use super::client::{Preamble, Session, Wait};
+use super::output::{Feed, Output, Outputs, Payload, farewell, tell};
+use super::{Common, Core, Refusal, Sessions};
+use crate::limits::BACKEND_MESSAGE_BYTES_MAX;
+use crate::pool::{BackendKey, Effect, Farewell, Kind, PoolMode, Progress, Reply, Rule, SessionKey, State};
+use crate::wire::tag::backend as tag;
+use crate::wire::{Frame, Malformed, Mode, SqlState, TransactionStatus, backend, frontend};
+
+/// A message that the backend may not send.
+struct Broken;
+
+impl From<Malformed> for Broken {
+    fn from(_: Malformed) -> Self {
+        Self
+    }
+}
+
+/// Which messages are read whole: those that the core looks into, and those that are small anyway.
+fn mode(message: u8, body_len: usize) -> Result<Mode, Broken> {
+    match message {
+        tag::READY_FOR_QUERY | tag::COMMAND_COMPLETE | tag::PARAMETER_STATUS | tag::PARSE_COMPLETE | tag::BIND_COMPLETE
+        | tag::CLOSE_COMPLETE | tag::NO_DATA | tag::PORTAL_SUSPENDED | tag::EMPTY_QUERY_RESPONSE | tag::COPY_DONE => {
+            if body_len > BACKEND_MESSAGE_BYTES_MAX { Err(Broken) } else { Ok(Mode::Gather) }
+        }
+        _ => Ok(Mode::Stream),
+    }
+}
+
+/// Where the pieces of the message in hand go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Route {
+    To(SessionKey),
+    Nowhere,
+}
+
+/// What a message leads to after it has been passed on.
+enum Event {
+    /// A reply goes on.
+    None,
+    /// A statement or a reply is complete: answers of the proxy may be next.
+    Advanced,
+    /// The session's Query, FunctionCall or Sync is answered.
+    Ready(SessionKey, TransactionStatus, Rule),
+    /// The reset is answered.
+    Reset { failed: bool },
+}
+
+impl Core {
+    pub(super) fn receive_from_backend(&mut self, key: BackendKey, chunk: &[u8], out: &mut Outputs) {
+        let feed = Feed::Chunk(chunk);
+        let mut at = 0;
+        loop {
+            let Some(found) = self.common.pools.get(key) else { return };
+            let frame = match found.splitter.next(chunk, &mut at, mode) {
+                Ok(Some(frame)) => frame,
+                Ok(None) => return,
+                Err(Broken) => return self.backend_broke_protocol(key, out),
+            };
+            let (message, payload, range) = match frame {
+                Frame::Body { range, .. } => {
+                    if let State::Bound(session) = found.state()
+                        && self.sessions.get(session).is_some_and(|session| session.receiving)
+                    {
+                        feed.to_frontend(session, range, out);
+                    }
+                    continue;
+                }
+                Frame::Whole { tag, range } | Frame::Head { tag, range, .. } => (tag, &chunk[range.clone()], Ok(range)),
+                Frame::Gathered { tag, ref bytes } | Frame::GatheredHead { tag, ref bytes, .. } => (tag, &bytes[..], Err(bytes.clone())),
+            };
+            let body = payload.get(5..).unwrap_or_default();
+            let Ok((route, event)) = self.common.reply(&mut self.sessions, key, message, body, out) else {
+                return self.backend_broke_protocol(key, out);
+            };
+            match (route, range) {
+                (Route::Nowhere, _) => {}
+                (Route::To(session), Ok(range)) => feed.to_frontend(session, range, out),
+                (Route::To(session), Err(bytes)) => tell(session, bytes, out),
+            }
+            match event {
+                Event::None => {}
+                Event::Advanced => self.common.emit_local(&mut self.sessions, key, out),
+                Event::Reset { failed } => self.common.pools.reset_answered(key, failed, self.common.now),
+                Event::Ready(session, status, rule) => {
+                    self.common.emit_local(&mut self.sessions, key, out);
+                    if let Some(session) = self.sessions.get(session) {
+                        self.common.ready_for_query(session, key, status, rule, out);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The backend is gone. The session that has it goes with it: its transaction and its replies are lost.
+    pub(super) fn backend_is_lost(&mut self, key: BackendKey, out: &mut Outputs) {
+        let Some(found) = self.common.pools.get(key) else { return };
+        let (state, node, cut) = (found.state(), found.node().clone(), found.splitter.is_streaming());
+        self.common.pools.lost(key);
+        self.common.counters.backends_closed_total.add(1);
+        let text = format!("server connection to node \"{node}\" was lost");
+        self.session_lost_backend(state, cut, &Refusal::new(SqlState::CONNECTION_FAILURE, text), out);
+    }
+
+    /// The backend has sent what it may not send now.
+    fn backend_broke_protocol(&mut self, key: BackendKey, out: &mut Outputs) {
+        let Some(found) = self.common.pools.get(key) else { return };
+        let (state, node, cut) = (found.state(), found.node().clone(), found.splitter.is_streaming());
+        self.common.counters.backend_protocol_errors_total.add(1);
+        self.common.pools.close(key, Farewell::Abrupt);
+        let text = format!("node \"{node}\" broke the protocol");
+        self.session_lost_backend(state, cut, &Refusal::new(SqlState::CONNECTION_FAILURE, text), out);
+    }
+
+    fn session_lost_backend(&mut self, state: State, cut: bool, refusal: &Refusal, out: &mut Outputs) {
+        let State::Bound(key) = state else { return };
+        let Some(session) = self.sessions.get(key) else { return };
+        session.backend = None;
+        if (cut && session.receiving) || session.told_fatal {
+            // In the middle of a message nothing can be said any more; and after a FATAL of the server's nothing need be.
+            out.push(Output::CloseFrontend(key));
+        } else {
+            farewell(key, refusal, out);
+        }
+        self.end_session(key, out);
+    }
+}
+
+impl Common {
+    /// Takes one message of a backend in: where it goes, and what it leads to.
+    fn reply(
+        &mut self,
+        sessions: &mut Sessions,
+        key: BackendKey,
+        message: u8,
+        body: &[u8],
+        out: &mut Outputs,
+    ) -> Result<(Route, Event), Broken> {
+        let Some(found) = self.pools.get(key) else { return Err(Broken) };
+        let state = found.state();
+        if found.owed.is_empty() && message == tag::ERROR_RESPONSE && matches!(state, State::Bound(_)) {
+            // The server says goodbye between two statements (shutdown, idle timeout): FATAL, and end of stream follows.
+            let State::Bound(session) = state else { return Err(Broken) };
+            if let Some(session) = sessions.get(session) {
+                session.told_fatal = true;
+                session.receiving = true;
+            }
+            return Ok((Route::To(session), Event::None));
+        }
+        let progress = found.owed.progress(message).map_err(|_| Broken)?;
+        if progress == Progress::Asynchronous {
+            return self.asynchronous(sessions, key, message, body);
+        }
+        let Some(front) = found.owed.front() else { return Err(Broken) };
+        let Some(owner) = front.session else {
+            // The reset, which asks for nothing but CommandComplete and ReadyForQuery.
+            return match (progress, message) {
+                (Progress::Ends, _) => {
+                    let status = backend::ready_for_query_status(body).ok_or(Broken)?;
+                    found.owed.pop();
+                    found.status = status;
+                    let failed = found.dirty;
+                    found.dirty = false;
+                    Ok((Route::Nowhere, Event::Reset { failed }))
+                }
+                (_, tag::ERROR_RESPONSE) => {
+                    found.dirty = true;
+                    Ok((Route::Nowhere, Event::None))
+                }
+                _ => Ok((Route::Nowhere, Event::None)),
+            };
+        };
+        let Some(session) = sessions.get(owner) else { return Err(Broken) };
+        let swallow = matches!(front.rule, Rule::Swallow);
+        let route = if swallow { Route::Nowhere } else { Route::To(owner) };
+        session.receiving = !swallow;
+        match progress {
+            Progress::Asynchronous => Err(Broken),
+            Progress::Within => {
+                if message == tag::COPY_IN_RESPONSE {
+                    let dropped = found.owed.copy_in_begins();
+                    session.owed = session.owed.saturating_sub(dropped.len());
+                }
+                if message == tag::ERROR_RESPONSE {
+                    session.told_fatal |= ends_connection(body);
+                    found.owed.copy_ended();
+                    session.unit.failed = true;
+                    // The error of a command that the proxy put before the client's goes to the client.
+                    session.receiving = true;
+                    return Ok((Route::To(owner), Event::None));
+                }
+                Ok((route, Event::None))
+            }
+            Progress::Completes => {
+                if let Rule::Follow(script) = &mut front.rule {
+                    script.completed += 1;
+                    let now = script.completed;
+                    apply_effects(session, &script.effects, now, body);
+                    let inserts = script.inserts.iter().filter(|(after, _)| *after == now).map(|(_, bytes)| bytes.clone());
+                    // They follow the message in hand.
+                    session.after_message.extend(inserts);
+                }
+                found.owed.copy_ended();
+                Ok((route, Event::Advanced))
+            }
+            Progress::Ends => {
+                let Some(Reply { kind, rule, .. }) = found.owed.pop() else { return Err(Broken) };
+                session.owed = session.owed.saturating_sub(1);
+                if message != tag::READY_FOR_QUERY {
+                    if kind == Kind::Execute {
+                        found.owed.copy_ended();
+                        if let Rule::Follow(script) = &rule {
+                            apply_effects(session, &script.effects, 1, body);
+                        }
+                    }
+                    return Ok((route, Event::Advanced));
+                }
+                let status = backend::ready_for_query_status(body).ok_or(Broken)?;
+                found.status = status;
+                Ok((route, Event::Ready(owner, status, rule)))
+            }
+            Progress::Fails => {
+                let failed = found.owed.fail();
+                session.owed = session.owed.saturating_sub(failed.len());
+                session.unit.failed = true;
+                session.told_fatal |= ends_connection(body);
+                if found.owed.is_skipping() {
+                    session.unit.skip = true;
+                }
+                session.receiving = true;
+                let instead = failed.into_iter().next().and_then(|reply| match reply.rule {
+                    Rule::Instead(error) => Some(error),
+                    Rule::Forward | Rule::Swallow | Rule::Follow(_) | Rule::Emit(_) => None,
+                });
+                let Some(error) = instead else { return Ok((Route::To(owner), Event::Advanced)) };
+                session.receiving = false;
+                tell(owner, error, out);
+                Ok((Route::Nowhere, Event::Advanced))
+            }
+        }
+    }
+
+    /// Notices, notifications and reports of settings: for whoever has the backend.
+    fn asynchronous(
+        &mut self,
+        sessions: &mut Sessions,
+        key: BackendKey,
+        message: u8,
+        body: &[u8],
+    ) -> Result<(Route, Event), Broken> {
+        let Some(found) = self.pools.get(key) else { return Err(Broken) };
+        let state = found.state();
+        if message == tag::PARAMETER_STATUS {
+            let fields = backend::parameter_status_fields(body).ok_or(Broken)?;
+            let (Ok(name), Ok(value)) = (str::from_utf8(fields.0), str::from_utf8(fields.1)) else { return Err(Broken) };
+            if reads_differently(name, value) {
+                return Err(Broken);
+            }
+            let mut parameters = (*found.parameters).clone();
+            parameters.set(name, value);
+            found.parameters = parameters.into();
+        }
+        match state {
+            State::Bound(owner) => {
+                if let Some(session) = sessions.get(owner) {
+                    session.receiving = true;
+                    if message == tag::PARAMETER_STATUS {
+                        session.told = found.parameters.clone();
+                    }
+                }
+                Ok((Route::To(owner), Event::None))
+            }
+            // A reload of the server's configuration may report a setting at any time, and a reset does.
+            State::Resetting => Ok((Route::Nowhere, Event::None)),
+            State::Idle | State::Moving if message == tag::PARAMETER_STATUS => Ok((Route::Nowhere, Event::None)),
+            // Whoever is told something while nobody has the backend would be told what another session caused.
+            State::Idle | State::Moving => Err(Broken),
+        }
+    }
+
+    /// Answers of the proxy whose turn has come, and what follows the message in hand.
+    fn emit_local(&mut self, sessions: &mut Sessions, key: BackendKey, out: &mut Outputs) {
+        let Some(found) = self.pools.get(key) else { return };
+        if let State::Bound(owner) = found.state()
+            && let Some(session) = sessions.get(owner)
+        {
+            for bytes in session.after_message.drain(..) {
+                tell(owner, bytes, out);
+            }
+        }
+        while let Some(front) = found.owed.front() {
+            match (front.kind, front.session, &front.rule) {
+                (Kind::Local, Some(owner), Rule::Emit(bytes)) => tell(owner, bytes.clone(), out),
+                (Kind::CopyEnd, ..) => {}
+                _ => return,
+            }
+            let done = found.owed.pop().and_then(|reply| reply.session);
+            if let Some(session) = done.and_then(|owner| sessions.get(owner)) {
+                session.owed = session.owed.saturating_sub(1);
+            }
+        }
+    }
+
+    /// The backend has answered a Query, a FunctionCall or a Sync of the session.
+    fn ready_for_query(
+        &mut self,
+        session: &mut Session,
+        key: BackendKey,
+        status: TransactionStatus,
+        rule: Rule,
+        out: &mut Outputs,
+    ) {
+        self.counters.answers_total.add(1);
+        if let Wait::Preamble(preamble) = session.wait
+            && matches!(rule, Rule::Swallow)
+        {
+            return self.preamble_answered(session, key, preamble, status, out);
+        }
+        session.status = status;
+        if status == TransactionStatus::Idle {
+            if session.unit.failed {
+                session.region.rollback();
+            } else {
+                session.region.commit();
+            }
+            if session.is_quiet() && let Some(local) = &mut session.local {
+                local.portals.clear();
+            }
+        }
+        session.unit.failed = session.unit.failed && session.unit.skip;
+        self.pause_between(session);
+    }
+
+    /// Nothing may be owed any more: the backend goes back if it can, and a session that waited for quiet goes on.
+    fn pause_between(&mut self, session: &mut Session) {
+        if !session.is_quiet() {
+            return;
+        }
+        let keeps = self.settings.pools.mode == PoolMode::Session && !self.draining;
+        if session.backend.is_some() && session.is_settled() && !keeps {
+            if let Some(key) = session.backend.take() {
+                self.pools.release(key, self.now);
+            }
+            if self.draining && session.wait == Wait::No {
+                // It is sent away in its turn, unless it has more to say.
+                self.resumable.push_back(session.key);
+            }
+        }
+        if session.wait == Wait::Quiet {
+            self.wake(session);
+        }
+    }
+
+    /// A command that the proxy put before the client's message is answered.
+    fn preamble_answered(
+        &mut self,
+        session: &mut Session,
+        key: BackendKey,
+        preamble: Preamble,
+        status: TransactionStatus,
+        out: &mut Outputs,
+    ) {
+        let failed = std::mem::take(&mut session.unit.failed);
+        match preamble {
+            Preamble::Begin if !failed && status == TransactionStatus::InTransaction => {
+                session.deferred = None;
+                session.fresh = true;
+            }
+            Preamble::Begin => {
+                // The client has got the error; for it the transaction has failed.
+                session.deferred = None;
+                session.preamble_failed = true;
+                session.status = TransactionStatus::Failed;
+                session.shadow = status != TransactionStatus::Failed;
+                if status == TransactionStatus::Idle {
+                    session.backend = None;
+                    self.pools.release(key, self.now);
+                }
+            }
+            Preamble::Rollback { chain } => {
+                session.region.rollback();
+                session.shadow = false;
+                session.status = status;
+                if !chain && self.settings.pools.mode == PoolMode::Transaction && status == TransactionStatus::Idle {
+                    session.backend = None;
+                    self.pools.release(key, self.now);
+                }
+                if let Some(answer) = session.after_preamble.take() {
+                    session.tell(answer, out);
+                }
+            }
+        }
+        self.wake(session);
+    }
+}
+
+/// Whether an ErrorResponse is the server's last word: its severity, field V, is FATAL or PANIC. The fields S and V come first.
+fn ends_connection(body: &[u8]) -> bool {
+    let fields = body.split(|byte| *byte == 0).take(2);
+    fields.filter_map(<[u8]>::split_first).any(|(field, value)| *field == b'V' && (value == b"FATAL" || value == b"PANIC"))
+}
+
+/// Settings under which a text would be read in another way than the proxy reads it.
+fn reads_differently(name: &str, value: &str) -> bool {
+    match name {
+        "standard_conforming_strings" => value != "on",
+        "client_encoding" => {
+            ["SJIS", "BIG5", "GBK", "UHC", "GB18030", "JOHAB", "SHIFT_JIS_2004"].iter().any(|unsafe_one| value.eq_ignore_ascii_case(unsafe_one))
+        }
+        _ => false,
+    }
+}
+
+/// The n-th statement of a message has completed: what that means for the session's region.
+fn apply_effects(session: &mut Session, effects: &[(usize, Effect)], completed: usize, body: &[u8]) {
+    for (_, effect) in effects.iter().filter(|(after, _)| *after == completed) {
+        match effect {
+            Effect::End if backend::command_complete_tag(body).is_some_and(|tag| tag == b"ROLLBACK") => session.region.rollback(),
+            Effect::End => session.region.commit(),
+            Effect::Savepoint(name) => session.region.savepoint(name),
+            Effect::Release(name) => session.region.release(name),
+            Effect::RollbackTo(name) => session.region.rollback_to(name),
+        }
+    }
+}
+
+/// What is sent when a backend is given back after use.
+pub(super) fn reset_message() -> Payload {
+    Payload::Owned(frontend::query(b"DISCARD ALL"))
+}

@@ -1,0 +1,214 @@
+//! One client's session: all that is remembered between two of its messages.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::local::LocalStatement;
+use super::output::{Identity, Login};
+use super::region::RegionTrack;
+use super::{Outputs, Refusal};
+use crate::limits::SESSION_HELD_BYTES_MAX;
+use crate::policy::Grant;
+use crate::pool::{BackendKey, Parameters, PoolIndex, SessionKey};
+use crate::region::RegionId;
+use crate::wire::{Splitter, TransactionStatus};
+
+/// Why a session does not look at its client's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// It does.
+    No,
+    /// It stands in the queue of a pool.
+    Backend,
+    /// Replies are on their way whose outcome decides what the next message means.
+    Quiet,
+    /// A command of the proxy's own (a deferred BEGIN, a ROLLBACK) is being answered.
+    Preamble(Preamble),
+}
+
+/// A command that the proxy sends before it goes on with a message of the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Preamble {
+    /// The BEGIN that the client has been told of already.
+    Begin,
+    /// The ROLLBACK behind a transaction that the proxy has failed; `chain`: a new one begins.
+    Rollback {
+        /// With AND CHAIN.
+        chain: bool,
+    },
+}
+
+/// What the client has sent since its last Sync, in the extended protocol.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Unit {
+    /// Something of it was sent to the backend, so that the backend must get the Sync too.
+    pub(super) touched: bool,
+    /// It has failed: everything up to the Sync is discarded.
+    pub(super) skip: bool,
+    /// An error has been answered in it.
+    pub(super) failed: bool,
+}
+
+/// A client whose login is over.
+pub(super) struct Session {
+    pub(super) key: SessionKey,
+    pub(super) identity: Identity,
+    pub(super) process_id: u32,
+    pub(super) secret: [u8; 4],
+    /// The settings as the client knows them.
+    pub(super) told: Arc<Parameters>,
+
+    /// What its login entitles it to, under the policy of `generation`.
+    pub(super) grant: Option<Grant>,
+    pub(super) generation: u64,
+    pub(super) region: RegionTrack,
+
+    pub(super) splitter: Splitter,
+    /// Pieces of a streamed message go to the backend (else they are dropped).
+    pub(super) streaming: bool,
+    pub(super) wait: Wait,
+    /// Bytes of the client not looked at yet; they begin with a message.
+    held: Vec<u8>,
+    pub(super) paused: bool,
+
+    pub(super) backend: Option<BackendKey>,
+    pub(super) pool: Option<(RegionId, PoolIndex)>,
+    /// Replies the backend owes to this session.
+    pub(super) owed: usize,
+    /// Pieces of the backend's message in hand are for this client.
+    pub(super) receiving: bool,
+    /// The server has sent its last error: end of stream follows.
+    pub(super) told_fatal: bool,
+    /// Answers of the proxy that follow the backend's message in hand.
+    pub(super) after_message: Vec<Bytes>,
+
+    /// The transaction status as the client sees it.
+    pub(super) status: TransactionStatus,
+    /// BEGIN and SET TRANSACTION that the client has been told of and no backend has seen.
+    pub(super) deferred: Option<Deferred>,
+    /// The proxy has failed the transaction; the backend (if there is one) does not know.
+    pub(super) shadow: bool,
+    /// A transaction was begun on the backend for the message that comes next: no statement of the client has run in it yet.
+    pub(super) fresh: bool,
+    pub(super) unit: Unit,
+    /// The next message that needs a backend gets this error: waiting for one has failed.
+    pub(super) failure: Option<Refusal>,
+    /// The deferred BEGIN failed and the client has got the error already: the next message only needs its end.
+    pub(super) preamble_failed: bool,
+    /// Replies to be sent after the preamble, and before those of the held message.
+    pub(super) after_preamble: Option<Bytes>,
+
+    /// Statements and portals that the proxy answers itself.
+    pub(super) local: Option<Box<Local>>,
+}
+
+/// A BEGIN that has not been sent.
+pub(super) struct Deferred {
+    pub(super) text: Vec<u8>,
+    pub(super) statements: usize,
+}
+
+/// Prepared statements and portals of the proxy's own.
+#[derive(Default)]
+pub(super) struct Local {
+    pub(super) statements: HashMap<Box<[u8]>, Rc<LocalStatement>>,
+    pub(super) portals: HashMap<Box<[u8]>, Rc<LocalStatement>>,
+}
+
+impl Session {
+    pub(super) fn new(key: SessionKey, login: Login) -> Self {
+        Self {
+            key,
+            identity: login.identity,
+            process_id: login.process_id,
+            secret: login.secret,
+            told: login.told,
+            grant: None,
+            generation: 0,
+            region: RegionTrack::default(),
+            splitter: Splitter::default(),
+            streaming: false,
+            wait: Wait::No,
+            held: Vec::new(),
+            paused: false,
+            backend: None,
+            pool: None,
+            owed: 0,
+            receiving: false,
+            told_fatal: false,
+            after_message: Vec::new(),
+            status: TransactionStatus::Idle,
+            deferred: None,
+            shadow: false,
+            fresh: false,
+            unit: Unit::default(),
+            failure: None,
+            preamble_failed: false,
+            after_preamble: None,
+            local: None,
+        }
+    }
+
+    /// Whether every reply has been given: the status is known.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.owed == 0
+    }
+
+    /// Whether the backend could be given up now without the client losing a transaction or a reply.
+    pub(super) fn is_settled(&self) -> bool {
+        self.is_quiet() && !self.unit.touched && self.status == TransactionStatus::Idle && !self.shadow
+    }
+
+    /// Keeps bytes for later, in the order in which they came.
+    pub(super) fn hold(&mut self, bytes: &[u8]) {
+        self.held.extend_from_slice(bytes);
+    }
+
+    /// Whether the client has to stop sending.
+    pub(super) fn holds_too_much(&self) -> bool {
+        self.held.len() > SESSION_HELD_BYTES_MAX
+    }
+
+    pub(super) fn holds_nothing(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    /// The bytes that were kept.
+    pub(super) fn take_held(&mut self) -> Bytes {
+        Bytes::from(std::mem::take(&mut self.held))
+    }
+
+    /// Drops the deferred BEGIN and the failure of the transaction: it is over.
+    pub(super) fn transaction_is_over(&mut self) {
+        self.status = TransactionStatus::Idle;
+        self.deferred = None;
+        self.shadow = false;
+    }
+
+    /// The transaction block fails for the client, whatever the backend thinks of it.
+    pub(super) fn fail_transaction(&mut self) {
+        if self.status == TransactionStatus::InTransaction {
+            self.status = TransactionStatus::Failed;
+            self.shadow = true;
+        }
+    }
+
+    /// A statement of the proxy's own by its name.
+    pub(super) fn local_statement(&self, name: &[u8]) -> Option<Rc<LocalStatement>> {
+        self.local.as_ref()?.statements.get(name).cloned()
+    }
+
+    /// A portal of the proxy's own by its name.
+    pub(super) fn local_portal(&self, name: &[u8]) -> Option<Rc<LocalStatement>> {
+        self.local.as_ref()?.portals.get(name).cloned()
+    }
+
+    /// Answers the client in the order of its messages: at once when nothing is owed to it.
+    pub(super) fn tell(&self, bytes: Bytes, out: &mut Outputs) {
+        debug_assert!(self.is_quiet(), "an answer of the proxy must not overtake one of the backend");
+        super::output::tell(self.key, bytes, out);
+    }
+}

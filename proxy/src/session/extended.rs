@@ -1,0 +1,254 @@
+//! The extended protocol: Parse, Bind, Describe, Execute, Close, and the Sync that ends a unit of them.
+
+use std::rc::Rc;
+
+use super::client::{Local, Session, Unit, Wait};
+use super::frontend::{Message, Verdict};
+use super::gate::Gate;
+use super::local::{LocalStatement, column, ends_failure, is_local};
+use super::output::Outputs;
+use super::plan::refuse_state;
+use super::{Common, Refusal};
+use crate::limits::LOCAL_STATEMENTS_MAX;
+use crate::pool::{Kind, PoolMode, Rule};
+use crate::sql::{self, Reading};
+use crate::wire::frontend::Target;
+use crate::wire::{SqlState, TransactionStatus, backend, frontend, tag};
+
+impl Common {
+    /// Parse.
+    pub(super) fn parse(&mut self, session: &mut Session, body: &[u8], out: &mut Outputs) -> Verdict {
+        let Ok(fields) = frontend::parse_fields(body) else { return self.malformed(session, out) };
+        if !fields.name.is_empty() && session.local_statement(fields.name).is_some() {
+            let name = String::from_utf8_lossy(fields.name);
+            let text = format!("prepared statement \"{name}\" already exists");
+            return self.fail_unit(session, &Refusal::new(SqlState::DUPLICATE_PREPARED_STATEMENT, text), out);
+        }
+        let mut dirty = false;
+        match self.sql.read(fields.text) {
+            Reading::Plain => {}
+            Reading::Refused(refused) => {
+                let refusal = Refusal { position: refused.position, ..Refusal::new(refused.sqlstate, refused.message) };
+                return self.fail_unit(session, &refusal, out);
+            }
+            Reading::Known(facts) => match &facts.statements[..] {
+                [] => return self.keep_local(session, fields.name, fields.text, None, out),
+                [statement] if is_local(&statement.kind) => {
+                    let text = fields.text.get(statement.range.clone()).unwrap_or(fields.text);
+                    return self.keep_local(session, fields.name, text, Some(statement.kind.clone()), out);
+                }
+                [statement] => match &statement.kind {
+                    sql::Kind::Refused(refused) => {
+                        let refusal = Refusal { hint: refused.hint, ..Refusal::new(refused.sqlstate, refused.message.to_string()) };
+                        return self.fail_unit(session, &refusal, out);
+                    }
+                    sql::Kind::Other { state: Some(state) } => {
+                        if self.settings.pools.mode == PoolMode::Transaction
+                            && let Err(refusal) = refuse_state(*state)
+                        {
+                            return self.fail_unit(session, &refusal, out);
+                        }
+                        dirty = true;
+                    }
+                    sql::Kind::SetOther { .. } => dirty = true,
+                    _ => {}
+                },
+                _ => {
+                    let text = "cannot insert multiple commands into a prepared statement";
+                    return self.fail_unit(session, &Refusal::new(SqlState::SYNTAX_ERROR, text), out);
+                }
+            },
+        }
+        if self.settings.pools.mode == PoolMode::Transaction && !fields.name.is_empty() {
+            return self.fail_unit(session, &Refusal::session_state("named prepared statements are"), out);
+        }
+        let verdict = self.pass(session, Kind::Parse, "Parse", out);
+        if matches!(verdict, Verdict::Forward) {
+            if let Some(local) = &mut session.local {
+                local.statements.remove(fields.name);
+            }
+            if dirty && let Some(backend) = session.backend.and_then(|key| self.pools.get(key)) {
+                backend.dirty = true;
+            }
+        }
+        verdict
+    }
+
+    /// Keeps a statement of the proxy's own.
+    fn keep_local(
+        &mut self,
+        session: &mut Session,
+        name: &[u8],
+        text: &[u8],
+        kind: Option<sql::Kind>,
+        out: &mut Outputs,
+    ) -> Verdict {
+        if let Some(verdict) = self.check_status(session, kind.as_ref(), out) {
+            return verdict;
+        }
+        let local = session.local.get_or_insert_default();
+        if local.statements.len() >= LOCAL_STATEMENTS_MAX && !local.statements.contains_key(name) {
+            return self.fail_unit(session, &too_many("prepared statements"), out);
+        }
+        local.statements.insert(name.into(), Rc::new(LocalStatement { text: text.into(), kind }));
+        self.answer(session, backend::parse_complete(), out);
+        Verdict::Done
+    }
+
+    /// Bind.
+    pub(super) fn bind(&mut self, session: &mut Session, message: &Message<'_>, out: &mut Outputs) -> Verdict {
+        let Some(names) = frontend::bind_names(message.body) else { return self.malformed(session, out) };
+        let Some(statement) = session.local_statement(names.statement) else {
+            let verdict = self.pass(session, Kind::Bind, "Bind", out);
+            if matches!(verdict, Verdict::Forward) {
+                drop_portal(session, names.portal);
+            }
+            return verdict;
+        };
+        let fields = if message.complete { frontend::bind_counts(message.body).ok() } else { None };
+        let Some(fields) = fields else { return self.malformed(session, out) };
+        if fields.parameters > 0 {
+            let name = String::from_utf8_lossy(names.statement);
+            let count = fields.parameters;
+            let text = format!("bind message supplies {count} parameters, but prepared statement \"{name}\" requires 0");
+            return self.fail_unit(session, &Refusal::protocol(text), out);
+        }
+        if let Some(verdict) = self.check_status(session, statement.kind.as_ref(), out) {
+            return verdict;
+        }
+        let local = session.local.get_or_insert_default();
+        if local.portals.len() >= LOCAL_STATEMENTS_MAX && !local.portals.contains_key(names.portal) {
+            return self.fail_unit(session, &too_many("portals"), out);
+        }
+        local.portals.insert(names.portal.into(), statement);
+        self.answer(session, backend::bind_complete(), out);
+        Verdict::Done
+    }
+
+    /// A failed transaction takes no statement but its end.
+    fn check_status(&mut self, session: &mut Session, kind: Option<&sql::Kind>, out: &mut Outputs) -> Option<Verdict> {
+        if !session.unit.touched && !session.is_quiet() {
+            return Some(Verdict::Hold(Wait::Quiet));
+        }
+        let failed = session.status == TransactionStatus::Failed && !ends_failure(kind);
+        failed.then(|| self.fail_unit(session, &Refusal::in_failed_transaction(), out))
+    }
+
+    /// Describe.
+    pub(super) fn describe(&mut self, session: &mut Session, body: &[u8], out: &mut Outputs) -> Verdict {
+        let Ok((target, name)) = frontend::describe_fields(body) else { return self.malformed(session, out) };
+        let statement = match target {
+            Target::Statement => session.local_statement(name),
+            Target::Portal => session.local_portal(name),
+        };
+        let Some(statement) = statement else { return self.pass(session, Kind::Describe, "Describe", out) };
+        let parameters = matches!(target, Target::Statement).then(backend::parameter_description_empty);
+        let rows = column(statement.kind.as_ref()).map_or_else(backend::no_data, |column| backend::row_description_text(column, 0));
+        self.answer(session, super::plan::joined([parameters, Some(rows)]), out);
+        Verdict::Done
+    }
+
+    /// Execute.
+    pub(super) fn execute(&mut self, session: &mut Session, body: &[u8], out: &mut Outputs) -> Verdict {
+        let Ok((portal, _max_rows)) = frontend::execute_fields(body) else { return self.malformed(session, out) };
+        match session.local_portal(portal) {
+            Some(statement) if session.preamble_failed => {
+                drop(statement);
+                self.discard_to_sync(session)
+            }
+            Some(statement) => self.perform(session, &statement, out),
+            None => self.pass(session, Kind::Execute, "Execute", out),
+        }
+    }
+
+    /// Close.
+    pub(super) fn close(&mut self, session: &mut Session, body: &[u8], out: &mut Outputs) -> Verdict {
+        let Ok((target, name)) = frontend::close_fields(body) else { return self.malformed(session, out) };
+        let local = session.local.as_mut().and_then(|local| match target {
+            Target::Statement => local.statements.remove(name),
+            Target::Portal => local.portals.remove(name),
+        });
+        // Closing what does not exist is no error, so without a backend there is nothing to ask for.
+        if local.is_some() || session.backend.is_none() {
+            if session.preamble_failed {
+                return self.discard_to_sync(session);
+            }
+            self.answer(session, backend::close_complete(), out);
+            return Verdict::Done;
+        }
+        self.pass(session, Kind::Close, "Close", out)
+    }
+
+    /// Sync: the unit ends.
+    pub(super) fn sync(&mut self, session: &mut Session, body: &[u8], out: &mut Outputs) -> Verdict {
+        if frontend::no_fields(tag::frontend::SYNC, body).is_err() {
+            return Verdict::Fatal(Refusal::protocol("invalid message format"));
+        }
+        match session.backend {
+            Some(backend) if session.unit.touched || !session.is_quiet() => {
+                session.unit = Unit { failed: session.unit.failed, ..Unit::default() };
+                self.note_sent(session, backend, Some((Kind::Sync, Rule::Forward)));
+                Verdict::Forward
+            }
+            Some(_) | None => {
+                self.settle_unit(session);
+                self.ready(session, out)
+            }
+        }
+    }
+
+    /// A unit is over: an implicit transaction ends with it.
+    pub(super) fn settle_unit(&mut self, session: &mut Session) {
+        if session.status == TransactionStatus::Idle {
+            if session.unit.failed {
+                session.region.rollback();
+            } else {
+                session.region.commit();
+            }
+            if let Some(local) = &mut session.local {
+                local.portals.clear();
+            }
+        }
+        session.unit = Unit::default();
+    }
+
+    /// A message for the backend: through the gate.
+    fn pass(&mut self, session: &mut Session, kind: Kind, message: &'static str, out: &mut Outputs) -> Verdict {
+        if session.preamble_failed {
+            return self.discard_to_sync(session);
+        }
+        match self.gate(session, message, out) {
+            Gate::Open(backend) => {
+                session.fresh = false;
+                session.unit.touched = true;
+                self.note_sent(session, backend, Some((kind, Rule::Forward)));
+                Verdict::Forward
+            }
+            Gate::Hold(wait) => Verdict::Hold(wait),
+            Gate::Refuse(refusal) => self.fail_unit(session, &refusal, out),
+        }
+    }
+
+    /// The error has been given already.
+    fn discard_to_sync(&mut self, session: &mut Session) -> Verdict {
+        session.preamble_failed = false;
+        session.unit = Unit { skip: true, failed: true, ..session.unit };
+        Verdict::Done
+    }
+
+    /// A body that does not parse: ERROR, and the unit is skipped, as PostgreSQL does.
+    fn malformed(&mut self, session: &mut Session, out: &mut Outputs) -> Verdict {
+        self.fail_unit(session, &Refusal::protocol("invalid message format"), out)
+    }
+}
+
+fn drop_portal(session: &mut Session, name: &[u8]) {
+    if let Some(local) = session.local.as_deref_mut() {
+        let Local { portals, .. } = local;
+        portals.remove(name);
+    }
+}
+
+fn too_many(what: &str) -> Refusal {
+    Refusal::new(SqlState::PROGRAM_LIMIT_EXCEEDED, format!("too many {what} of the proxy's own in one session"))
+}

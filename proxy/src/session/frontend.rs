@@ -1,0 +1,219 @@
+//! The client's stream: splits it into messages and brings each to the room that understands it.
+
+use bytes::Bytes;
+
+use super::client::{Session, Wait};
+use super::gate::Gate;
+use super::output::{Feed, Output, Outputs, Payload, farewell};
+use super::{Common, Refusal};
+use crate::limits::{BIND_NAMES_BYTES_MAX, MESSAGE_BYTES_MAX, OWED_REPLIES_MAX, SMALL_MESSAGE_BYTES_MAX, STATEMENT_BYTES_MAX};
+use crate::pool::{Kind, Rule};
+use crate::wire::tag::frontend as tag;
+use crate::wire::{Frame, Malformed, Mode, frontend};
+
+/// What becomes of a message.
+pub(super) enum Verdict {
+    /// It goes to the session's backend as it is.
+    Forward,
+    /// It has been dealt with, or is dropped.
+    Done,
+    /// It has to wait, and everything behind it.
+    Hold(Wait),
+    /// What is behind it has to wait; what is left of it has been held already.
+    HoldBehind(Wait),
+    /// The client has broken the protocol: FATAL.
+    Fatal(Refusal),
+    /// The client says goodbye.
+    Goodbye,
+}
+
+/// A message of the client, or the head of one whose rest is streamed.
+pub(super) struct Message<'a> {
+    pub(super) tag: u8,
+    /// Without the header.
+    pub(super) body: &'a [u8],
+    /// The body is all there.
+    pub(super) complete: bool,
+}
+
+/// Why a header is refused.
+enum Refused {
+    Malformed(Malformed),
+    UnknownType(u8),
+    TooLong(u8),
+}
+
+impl From<Malformed> for Refused {
+    fn from(malformed: Malformed) -> Self {
+        Self::Malformed(malformed)
+    }
+}
+
+/// How much of a message must be seen before it can be decided on, and how long it may be.
+fn mode(message: u8, body_len: usize) -> Result<Mode, Refused> {
+    let (mode, bytes_max) = match message {
+        tag::QUERY | tag::PARSE => (Mode::Gather, STATEMENT_BYTES_MAX),
+        tag::BIND if body_len <= BIND_NAMES_BYTES_MAX => (Mode::Gather, MESSAGE_BYTES_MAX),
+        tag::BIND => (Mode::StreamAfter(BIND_NAMES_BYTES_MAX), MESSAGE_BYTES_MAX),
+        tag::FUNCTION_CALL | tag::COPY_DATA => (Mode::Stream, MESSAGE_BYTES_MAX),
+        tag::EXECUTE | tag::DESCRIBE | tag::CLOSE | tag::SYNC | tag::FLUSH | tag::TERMINATE | tag::COPY_DONE | tag::COPY_FAIL => {
+            (Mode::Gather, SMALL_MESSAGE_BYTES_MAX)
+        }
+        unknown => return Err(Refused::UnknownType(unknown)),
+    };
+    if body_len > bytes_max { Err(Refused::TooLong(message)) } else { Ok(mode) }
+}
+
+impl Refused {
+    fn refusal(&self) -> Refusal {
+        match self {
+            Self::Malformed(_) | Self::TooLong(_) => Refusal::protocol("invalid message length"),
+            Self::UnknownType(message) => Refusal::protocol(format!("invalid frontend message type {message}")),
+        }
+    }
+}
+
+impl Common {
+    /// Looks at the client's bytes, message by message, until they are used up or one has to wait. True: the session is over.
+    pub(super) fn advance(&mut self, session: &mut Session, feed: &Feed<'_>, out: &mut Outputs) -> bool {
+        let bytes = feed.bytes();
+        let mut at = 0;
+        loop {
+            let frame = match session.splitter.next(bytes, &mut at, mode) {
+                Ok(Some(frame)) => frame,
+                Ok(None) => return false,
+                Err(refused) => return self.broken(session, &refused.refusal(), out),
+            };
+            let gathered: Bytes;
+            let (tag, message, complete, range) = match frame {
+                Frame::Whole { tag, range } => (tag, &bytes[range.clone()], true, Some(range)),
+                Frame::Head { tag, range, .. } => (tag, &bytes[range.clone()], false, Some(range)),
+                Frame::Gathered { tag, bytes } => {
+                    gathered = bytes;
+                    (tag, &gathered[..], true, None)
+                }
+                Frame::GatheredHead { tag, bytes, .. } => {
+                    gathered = bytes;
+                    (tag, &gathered[..], false, None)
+                }
+                Frame::Body { range, last, .. } => {
+                    if session.streaming
+                        && let Some(backend) = session.backend
+                    {
+                        self.note_sent(session, backend, None);
+                        feed.to_backend(backend, range, out);
+                    }
+                    session.streaming &= !last;
+                    continue;
+                }
+            };
+            let body = message.get(5..).unwrap_or_default();
+            match self.message(session, &Message { tag, body, complete }, out) {
+                Verdict::Forward => {
+                    session.streaming = !complete;
+                    let Some(backend) = session.backend else {
+                        return self.broken(session, &Refusal::internal("a message to forward and no backend"), out);
+                    };
+                    match range {
+                        Some(range) => feed.to_backend(backend, range, out),
+                        None => out.push(Output::ToBackend(backend, Payload::Owned(Bytes::copy_from_slice(message)))),
+                    }
+                }
+                Verdict::Done => session.streaming = false,
+                verdict @ (Verdict::Hold(wait) | Verdict::HoldBehind(wait)) => {
+                    session.wait = wait;
+                    session.streaming = false;
+                    if matches!(verdict, Verdict::Hold(_)) {
+                        session.hold(message);
+                    }
+                    session.hold(bytes.get(at..).unwrap_or_default());
+                    // The bytes will be fed again from the message's first byte on.
+                    session.splitter = crate::wire::Splitter::default();
+                    return false;
+                }
+                Verdict::Fatal(refusal) => return self.broken(session, &refusal, out),
+                Verdict::Goodbye => {
+                    out.push(Output::CloseFrontend(session.key));
+                    return true;
+                }
+            }
+        }
+    }
+
+    /// The client broke the protocol (or we did): FATAL, and the session is over.
+    fn broken(&mut self, session: &Session, refusal: &Refusal, out: &mut Outputs) -> bool {
+        self.counters.frontend_protocol_errors_total.add(1);
+        farewell(session.key, refusal, out);
+        true
+    }
+
+    fn message(&mut self, session: &mut Session, message: &Message<'_>, out: &mut Outputs) -> Verdict {
+        if session.owed >= OWED_REPLIES_MAX {
+            return Verdict::Hold(Wait::Quiet);
+        }
+        if session.unit.skip {
+            // Everything up to Sync is discarded after an error (protocol flow, "Extended Query").
+            return match message.tag {
+                tag::SYNC => self.sync(session, message.body, out),
+                tag::TERMINATE => Verdict::Goodbye,
+                _ => Verdict::Done,
+            };
+        }
+        match message.tag {
+            tag::QUERY => self.query(session, message.body, out),
+            tag::PARSE => self.parse(session, message.body, out),
+            tag::BIND => self.bind(session, message, out),
+            tag::DESCRIBE => self.describe(session, message.body, out),
+            tag::EXECUTE => self.execute(session, message.body, out),
+            tag::CLOSE => self.close(session, message.body, out),
+            tag::SYNC => self.sync(session, message.body, out),
+            tag::FLUSH => self.flush(session, message.body),
+            tag::FUNCTION_CALL => self.function_call(session, out),
+            tag::COPY_DATA => self.copy_data(session, None),
+            tag::COPY_DONE | tag::COPY_FAIL => self.copy_data(session, Some(Kind::CopyEnd)),
+            tag::TERMINATE => Verdict::Goodbye,
+            unknown => Verdict::Fatal(Refused::UnknownType(unknown).refusal()),
+        }
+    }
+
+    /// COPY data goes to the backend that may be waiting for it. Outside of COPY a server ignores it, and so does the proxy.
+    fn copy_data(&mut self, session: &mut Session, ends: Option<Kind>) -> Verdict {
+        match session.backend {
+            Some(backend) if !session.is_quiet() => {
+                self.note_sent(session, backend, ends.map(|kind| (kind, Rule::Forward)));
+                Verdict::Forward
+            }
+            Some(_) | None => Verdict::Done,
+        }
+    }
+
+    /// A FunctionCall is a statement of unknown target: it passes the same gate.
+    fn function_call(&mut self, session: &mut Session, out: &mut Outputs) -> Verdict {
+        if session.preamble_failed {
+            return self.end_of_failed_preamble(session, out);
+        }
+        match self.gate(session, "FunctionCall", out) {
+            Gate::Open(backend) => {
+                session.fresh = false;
+                self.note_sent(session, backend, Some((Kind::FunctionCall, Rule::Forward)));
+                Verdict::Forward
+            }
+            Gate::Hold(wait) => Verdict::Hold(wait),
+            Gate::Refuse(refusal) => self.fail_query(session, &refusal, out),
+        }
+    }
+
+    /// Flush asks the backend for what it has; the proxy's own answers are never kept back.
+    fn flush(&mut self, session: &mut Session, body: &[u8]) -> Verdict {
+        if frontend::no_fields(tag::FLUSH, body).is_err() {
+            return Verdict::Fatal(Refusal::protocol("invalid message format"));
+        }
+        match session.backend {
+            Some(backend) if session.unit.touched => {
+                self.note_sent(session, backend, None);
+                Verdict::Forward
+            }
+            Some(_) | None => Verdict::Done,
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! The one way to a backend: the decision, then the checkout.
+//!
+//! Every message that needs a backend passes [`Common::gate`]. It refuses to lend a backend without a [`Permit`](crate::policy::Permit),
+//! and to use one of another region than the permit's.
+
+use super::client::{Preamble, Session, Wait};
+use super::counters::Outcome;
+use super::output::{AuditRecord, Output, Outputs, Payload};
+use super::region::RegionTrack;
+use super::{Common, Refusal};
+use crate::policy::{Denial, Requirement, Subject};
+use crate::pool::{BackendKey, Checkout, Farewell, Kind, PoolKey, Reply, Rule};
+use crate::region::{RegionId, SessionRegion};
+use crate::wire::{SqlState, TransactionStatus, backend, frontend};
+
+/// What the gate says.
+pub(super) enum Gate {
+    /// The session has this backend, of the region that the decision permits.
+    Open(BackendKey),
+    /// The message has to wait.
+    Hold(Wait),
+    /// No.
+    Refuse(Refusal),
+}
+
+impl Common {
+    /// Decides about the next message of the session in its present region, and gets it a backend.
+    pub(super) fn gate(&mut self, session: &mut Session, message: &'static str, out: &mut Outputs) -> Gate {
+        let region = session.region.current().clone();
+        self.gate_in(session, &region, message, out)
+    }
+
+    /// The same for a region that the message itself chooses.
+    pub(super) fn gate_in(
+        &mut self,
+        session: &mut Session,
+        region: &SessionRegion,
+        message: &'static str,
+        out: &mut Outputs,
+    ) -> Gate {
+        if let Some(refusal) = session.failure.take() {
+            return Gate::Refuse(refusal);
+        }
+        if session.shadow {
+            return Gate::Refuse(Refusal::in_failed_transaction());
+        }
+        if let Err(refusal) = self.renew_grant(session) {
+            return Gate::Refuse(refusal);
+        }
+        let Some(grant) = &session.grant else { return Gate::Refuse(Refusal::internal("session without a grant")) };
+        let permit = match self.policy.get().decide(grant, region) {
+            Ok(permit) => permit,
+            // The refusal must stand behind the replies that are still to come.
+            Err(_) if !session.is_quiet() && !session.unit.touched => return Gate::Hold(Wait::Quiet),
+            Err(denial) => return Gate::Refuse(self.denied(session, &denial, message, out)),
+        };
+        let served_by = permit.region();
+        if let Some(key) = session.backend {
+            let bound_to = self.pools.get(key).map(|backend| backend.region());
+            if bound_to == Some(served_by) {
+                self.permitted(session, region, permit.requirement(), served_by, message, out);
+                return self.open_gate(session, key, out);
+            }
+            if !session.is_quiet() {
+                return Gate::Hold(Wait::Quiet);
+            }
+            if !session.is_settled() {
+                return Gate::Refuse(Refusal::region_changes_too_late());
+            }
+            self.give_up_backend(session, out);
+        }
+        let requirement = permit.requirement();
+        let pool = self.pool_of(session, served_by);
+        match self.pools.checkout(permit, pool, session.key, self.now) {
+            Some(Checkout::Bound(key)) => {
+                session.backend = Some(key);
+                self.permitted(session, region, requirement, served_by, message, out);
+                self.welcome(session, key, out);
+                self.open_gate(session, key, out)
+            }
+            Some(Checkout::Waiting) => Gate::Hold(Wait::Backend),
+            None => Gate::Refuse(Refusal::internal("a pool of another region than the decision's")),
+        }
+    }
+
+    /// The session has a backend: sends the BEGIN that has been put off, if there is one.
+    fn open_gate(&mut self, session: &mut Session, key: BackendKey, out: &mut Outputs) -> Gate {
+        let Some(deferred) = &session.deferred else { return Gate::Open(key) };
+        let begin = frontend::query(&deferred.text);
+        self.send(session, key, begin, Some((Kind::Query, Rule::Swallow)), out);
+        Gate::Hold(Wait::Preamble(Preamble::Begin))
+    }
+
+    /// What a session and a backend that have just met tell each other: settings that the client believes to be different.
+    pub(super) fn welcome(&mut self, session: &mut Session, key: BackendKey, out: &mut Outputs) {
+        let Some(found) = self.pools.get(key) else { return };
+        if std::sync::Arc::ptr_eq(&session.told, &found.parameters) {
+            return;
+        }
+        for (name, value) in found.parameters.iter() {
+            if session.told.get(name) != Some(value) {
+                session.tell(backend::parameter_status(name, value), out);
+            }
+        }
+        session.told = found.parameters.clone();
+    }
+
+    /// The pool of the session in a region.
+    fn pool_of(&mut self, session: &mut Session, region: RegionId) -> crate::pool::PoolIndex {
+        if let Some((of, pool)) = session.pool {
+            if of == region {
+                return pool;
+            }
+            self.pools.leave(pool);
+        }
+        let identity = &session.identity;
+        let pool = self.pools.enter(&PoolKey {
+            region,
+            database: identity.database.clone(),
+            user: identity.user.clone(),
+            settings: identity.settings.clone(),
+        });
+        session.pool = Some((region, pool));
+        pool
+    }
+
+    /// Brings the session under the policy in force; an error when it no longer admits the user at all.
+    pub(super) fn renew_grant(&mut self, session: &mut Session) -> Result<(), Refusal> {
+        let policy = self.policy.get();
+        if session.generation == policy.generation() && session.grant.is_some() {
+            return Ok(());
+        }
+        let identity = &session.identity;
+        let subject = Subject { user: &identity.user, database: &identity.database, address: identity.address };
+        let grant = match policy.grant(&subject) {
+            Ok(grant) => grant,
+            Err(denial) => return Err(Refusal::new(denial.sqlstate(policy), denial.message(policy))),
+        };
+        if session.grant.is_none() {
+            let start = identity.startup_region.as_ref().map_or_else(|| grant.start().clone(), |name| policy.region(name));
+            session.region = RegionTrack::new(start);
+        } else {
+            // A name may have been declared or have lost its declaration; numbers keep their names.
+            session.region.rename(|region| policy.region(policy.region_name(region)));
+        }
+        session.generation = policy.generation();
+        session.grant = Some(grant);
+        Ok(())
+    }
+
+    fn permitted(
+        &self,
+        session: &Session,
+        region: &SessionRegion,
+        requirement: Requirement,
+        served_by: RegionId,
+        message: &'static str,
+        out: &mut Outputs,
+    ) {
+        match requirement {
+            Requirement::InRegion => self.counters.decided(Outcome::Permitted, region),
+            Requirement::NoRequirement => self.counters.decided(Outcome::Defaulted, region),
+            Requirement::WouldBlock(reason) => {
+                self.counters.decided(Outcome::WouldBlock(reason), region);
+                let policy = self.policy.snapshot();
+                let rule = session.grant.as_ref().map_or("", |grant| policy.rule_name(grant.rule()));
+                out.push(Output::Audit(Box::new(AuditRecord {
+                    would_block: true,
+                    served_by: Some(served_by),
+                    ..audit(session, policy.region_name(region), reason, rule, SqlState::SUCCESSFUL_COMPLETION, message)
+                })));
+            }
+        }
+    }
+
+    /// Counts and records a denial; the answer to the client.
+    pub(super) fn denied(&self, session: &Session, denial: &Denial, message: &'static str, out: &mut Outputs) -> Refusal {
+        let policy = self.policy.snapshot();
+        let (sqlstate, region) = (denial.sqlstate(policy), policy.region_name(&denial.region));
+        self.counters.decided(Outcome::Denied(denial.reason), &denial.region);
+        let rule = policy.rule_name(denial.rule);
+        out.push(Output::Audit(Box::new(audit(session, region, denial.reason, rule, sqlstate, message))));
+        Refusal::new(sqlstate, denial.message(policy))
+    }
+
+    /// Sends bytes of the core's own to the session's backend, and notes what they ask for.
+    pub(super) fn send(
+        &mut self,
+        session: &mut Session,
+        key: BackendKey,
+        bytes: bytes::Bytes,
+        asks: Option<(Kind, Rule)>,
+        out: &mut Outputs,
+    ) {
+        self.note_sent(session, key, asks);
+        out.push(Output::ToBackend(key, Payload::Owned(bytes)));
+    }
+
+    /// Notes that something goes to the session's backend, and what it asks for.
+    pub(super) fn note_sent(&mut self, session: &mut Session, key: BackendKey, asks: Option<(Kind, Rule)>) {
+        let Some(backend) = self.pools.get(key) else { return };
+        backend.unflushed = true;
+        let Some((kind, rule)) = asks else { return };
+        match kind {
+            Kind::Sync | Kind::Query => backend.unsynced = false,
+            Kind::Parse | Kind::Bind | Kind::Describe | Kind::Execute | Kind::Close => backend.unsynced = true,
+            Kind::FunctionCall | Kind::CopyEnd | Kind::Local => {}
+        }
+        if backend.owed.push(Reply { session: Some(session.key), kind, rule }) {
+            session.owed += 1;
+        }
+    }
+
+    /// The session and its backend part. A backend that is not at rest is closed by the pool.
+    pub(super) fn give_up_backend(&mut self, session: &mut Session, out: &mut Outputs) {
+        let Some(key) = session.backend.take() else { return };
+        let now = self.now;
+        self.pools.release(key, now);
+        if self.settings.pools.mode == crate::pool::PoolMode::Session && session.is_quiet() {
+            session.tell(
+                crate::wire::encode_notice(&crate::wire::Report {
+                    severity: crate::wire::Severity::Notice,
+                    sqlstate: SqlState::SUCCESSFUL_COMPLETION,
+                    message: "the session leaves its region; prepared statements, temporary tables and settings made there are gone",
+                    detail: None,
+                    hint: None,
+                    position: None,
+                }),
+                out,
+            );
+        }
+    }
+
+    /// The session is over: its backend goes back if it can be used again, else it is closed.
+    pub(super) fn let_go(&mut self, mut session: Session, _out: &mut Outputs) {
+        if let Some((_, pool)) = session.pool.take() {
+            if session.wait == Wait::Backend {
+                self.pools.stop_waiting(pool, session.key);
+            }
+            if let Some(key) = session.backend.take() {
+                // What is still owed to this session, or a message it has begun, makes the backend unfit for another.
+                let unfit = !session.is_quiet() || session.streaming || session.unit.touched;
+                if unfit {
+                    self.pools.close(key, Farewell::Abrupt);
+                } else {
+                    self.pools.release(key, self.now);
+                }
+            }
+            self.pools.leave(pool);
+        }
+    }
+
+    /// Whether the backend of the session has an open transaction.
+    pub(super) fn backend_in_transaction(&mut self, session: &Session) -> bool {
+        let Some(key) = session.backend else { return false };
+        self.pools.get(key).is_some_and(|backend| backend.status != TransactionStatus::Idle)
+    }
+}
+
+fn audit(
+    session: &Session,
+    region: &str,
+    reason: crate::policy::Reason,
+    rule: &str,
+    sqlstate: SqlState,
+    message: &'static str,
+) -> AuditRecord {
+    AuditRecord {
+        user: session.identity.user.clone(),
+        database: session.identity.database.clone(),
+        address: session.identity.address,
+        region: region.into(),
+        reason,
+        rule: rule.into(),
+        sqlstate,
+        would_block: false,
+        served_by: None,
+        message,
+    }
+}

@@ -1,0 +1,193 @@
+//! What goes into the core and what comes out of it.
+
+use std::net::IpAddr;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::Refusal;
+use crate::policy::Reason;
+use crate::pool::{
+    self, BackendKey, Farewell, MovedBackend, OpenRequest, OpenTicket, Parameters, SessionKey, StartupSettings,
+};
+use crate::region::RegionId;
+use crate::wire::SqlState;
+
+/// What the core is told about its surroundings; a reload brings a new one.
+#[derive(Clone, Debug)]
+pub struct CoreSettings {
+    /// Bounds and mode of the pools.
+    pub pools: pool::Settings,
+    /// Names of the setting that is the session region, all of them one value.
+    pub parameters: Arc<[String]>,
+    /// The node that serves each region first, by [`RegionId::index`]; for `SHOW domicile.node`.
+    pub nodes: Arc<[Option<Arc<str>>]>,
+}
+
+/// Who a client is, as its login has established.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The user it authenticated as.
+    pub user: Arc<str>,
+    /// The database it asked for.
+    pub database: Arc<str>,
+    /// Where it comes from; `None` for a Unix socket.
+    pub address: Option<IpAddr>,
+    /// The settings of its StartupMessage, those of residency left out.
+    pub settings: StartupSettings,
+    /// The region its StartupMessage named; the login has checked it against the grant.
+    pub startup_region: Option<Box<str>>,
+}
+
+/// A client whose login is over and has been answered up to ReadyForQuery.
+#[derive(Debug)]
+pub struct Login {
+    /// Who it is.
+    pub identity: Identity,
+    /// The settings it has been told with ParameterStatus.
+    pub told: Arc<Parameters>,
+    /// Process ID of the BackendKeyData it got.
+    pub process_id: u32,
+    /// Secret key of the BackendKeyData it got.
+    pub secret: [u8; 4],
+}
+
+/// What the engine has to do, in order. It drains the list after every call of the core.
+pub type Outputs = Vec<Output>;
+
+/// One thing to do.
+pub enum Output {
+    /// Send to a client.
+    ToFrontend(SessionKey, Payload),
+    /// Send to a backend.
+    ToBackend(BackendKey, Payload),
+    /// Stop reading a client; it may take effect late by one receive.
+    PauseFrontend(SessionKey),
+    /// Read it again.
+    ResumeFrontend(SessionKey),
+    /// Send what is queued, then close. The key is dead for the core.
+    CloseFrontend(SessionKey),
+    /// Close a backend. The key is dead for the core.
+    CloseBackend(BackendKey, Farewell),
+    /// Have a backend opened; answer with `backend_opened` or `backend_failed`.
+    OpenBackend(OpenTicket, OpenRequest),
+    /// Stop receiving on a backend and hand it to another worker's `backend_arrived`. When bytes came in between, or it broke, close
+    /// it and call `move_failed`. The key is dead for the core.
+    MoveBackend {
+        /// Which.
+        backend: BackendKey,
+        /// Where to.
+        to_worker: usize,
+        /// What travels with the socket.
+        moved: Box<MovedBackend>,
+    },
+    /// Call another worker's `quota_freed`.
+    QuotaFreed {
+        /// Which.
+        to_worker: usize,
+    },
+    /// Write a record of a denial.
+    Audit(Box<AuditRecord>),
+}
+
+/// Bytes to send.
+pub enum Payload {
+    /// A part of the chunk that the call was given.
+    Span {
+        /// First byte.
+        start: u32,
+        /// Behind the last byte.
+        end: u32,
+    },
+    /// Bytes of the core's own.
+    Owned(Bytes),
+}
+
+/// One denial, or what would have been one.
+#[derive(Clone, Debug)]
+pub struct AuditRecord {
+    /// The user.
+    pub user: Arc<str>,
+    /// The database.
+    pub database: Arc<str>,
+    /// The client's address; `None` for a Unix socket.
+    pub address: Option<IpAddr>,
+    /// The region the session was in or wanted to go to; empty for none.
+    pub region: Box<str>,
+    /// Why.
+    pub reason: Reason,
+    /// The rule that gave the grant.
+    pub rule: Box<str>,
+    /// What the client got.
+    pub sqlstate: SqlState,
+    /// The statement was served all the same (`enforce = false`).
+    pub would_block: bool,
+    /// Served by this region, if it was.
+    pub served_by: Option<RegionId>,
+    /// The message it happened at: `Query`, `Parse`, …
+    pub message: &'static str,
+}
+
+/// The bytes that a call works on: the chunk that has just arrived, or bytes that were held back.
+pub(super) enum Feed<'a> {
+    Chunk(&'a [u8]),
+    Held(Bytes),
+}
+
+impl Feed<'_> {
+    pub(super) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Chunk(bytes) => bytes,
+            Self::Held(bytes) => bytes,
+        }
+    }
+
+    fn payload(&self, range: Range<usize>) -> Payload {
+        match self {
+            // A chunk is a part of a receive buffer of some KiB, so its offsets fit.
+            Self::Chunk(_) => Payload::Span {
+                start: u32::try_from(range.start).unwrap_or(u32::MAX),
+                end: u32::try_from(range.end).unwrap_or(u32::MAX),
+            },
+            Self::Held(bytes) => Payload::Owned(bytes.slice(range)),
+        }
+    }
+
+    /// Sends a part on to a backend; neighbouring parts become one.
+    pub(super) fn to_backend(&self, backend: BackendKey, range: Range<usize>, out: &mut Outputs) {
+        if let (Payload::Span { start, end }, Some(Output::ToBackend(last, Payload::Span { end: last_end, .. }))) =
+            (self.payload(range.clone()), out.last_mut())
+            && *last == backend
+            && *last_end == start
+        {
+            *last_end = end;
+            return;
+        }
+        out.push(Output::ToBackend(backend, self.payload(range)));
+    }
+
+    /// Sends a part on to a client; neighbouring parts become one.
+    pub(super) fn to_frontend(&self, session: SessionKey, range: Range<usize>, out: &mut Outputs) {
+        if let (Payload::Span { start, end }, Some(Output::ToFrontend(last, Payload::Span { end: last_end, .. }))) =
+            (self.payload(range.clone()), out.last_mut())
+            && *last == session
+            && *last_end == start
+        {
+            *last_end = end;
+            return;
+        }
+        out.push(Output::ToFrontend(session, self.payload(range)));
+    }
+}
+
+/// Sends bytes of the core's own to a client.
+pub(super) fn tell(session: SessionKey, bytes: Bytes, out: &mut Outputs) {
+    out.push(Output::ToFrontend(session, Payload::Owned(bytes)));
+}
+
+/// Ends a client with a FATAL error.
+pub(super) fn farewell(session: SessionKey, refusal: &Refusal, out: &mut Outputs) {
+    tell(session, refusal.fatal(), out);
+    out.push(Output::CloseFrontend(session));
+}

@@ -1,0 +1,367 @@
+//! What a Query with statements of interest will do, found out before any of it is done.
+//!
+//! The plan walks the statements in order on a copy of the session's region, and says for each whether the proxy answers it or a
+//! backend runs it. Nothing has happened when a plan is refused, so a refusal means that nothing of the message runs.
+
+use bytes::Bytes;
+
+use super::Refusal;
+use super::region::RegionTrack;
+use crate::policy::{Denial, Grant, Policy};
+use crate::pool::{Effect, PoolMode};
+use crate::region::SessionRegion;
+use crate::sql::{Facts, Kind, SessionState, Statement};
+use crate::wire::{Report, Severity, SqlState, TransactionStatus, backend, encode_notice};
+
+/// Where the session stands as the message arrives.
+pub(super) struct View<'a> {
+    pub(super) policy: &'a Policy,
+    pub(super) grant: &'a Grant,
+    pub(super) region: RegionTrack,
+    pub(super) status: TransactionStatus,
+    /// A statement of the client has run in the open transaction, or in the unit before its Sync.
+    pub(super) touched: bool,
+    /// The open transaction is one that no backend has seen.
+    pub(super) deferred: bool,
+    /// A transaction was begun on the backend for this very message.
+    pub(super) fresh: bool,
+    /// The session has a backend.
+    pub(super) bound: bool,
+    pub(super) mode: PoolMode,
+    /// Answer to `SHOW domicile.node`.
+    pub(super) node: &'a str,
+}
+
+/// One statement of the message.
+pub(super) enum Item {
+    /// The proxy answers it.
+    Local(Bytes),
+    /// A backend runs it.
+    Backend(Option<Effect>),
+}
+
+/// The plan of a message.
+pub(super) struct Plan {
+    /// One for each statement.
+    pub(super) items: Vec<Item>,
+    /// The region with all that the message sets.
+    pub(super) region: RegionTrack,
+    /// The region that its statements run in.
+    pub(super) runs_in: SessionRegion,
+    /// The statement that is blocked, should the region be.
+    pub(super) blocked: usize,
+    /// What the backend will remember and the next session must not see.
+    pub(super) dirty: bool,
+    /// BEGIN to be put off, and the SET TRANSACTION behind it: places in the list of statements.
+    pub(super) defer: Vec<usize>,
+    /// The status when the proxy alone answers.
+    pub(super) status: TransactionStatus,
+    /// A transaction that no backend has seen ends at this statement, before others need a backend: where, and the region then.
+    pub(super) ended: Option<(usize, RegionTrack)>,
+}
+
+/// Why nothing of the message runs.
+pub(super) enum Refuse {
+    Denied(Denial),
+    Answer(Refusal),
+}
+
+impl From<Refusal> for Refuse {
+    fn from(refusal: Refusal) -> Self {
+        Self::Answer(refusal)
+    }
+}
+
+impl Plan {
+    pub(super) fn needs_backend(&self) -> bool {
+        self.items.iter().any(|item| matches!(item, Item::Backend(_)))
+    }
+}
+
+struct Walk<'a> {
+    view: &'a View<'a>,
+    text: &'a [u8],
+    region: RegionTrack,
+    /// The region at the first statement that touches a backend.
+    runs_in: Option<SessionRegion>,
+    status: TransactionStatus,
+    deferred: bool,
+    touched: bool,
+    /// The end of a transaction inside the message changes the region: nothing may follow it.
+    changed_at_end: bool,
+    /// A backend runs one of the statements so far.
+    on_backend: bool,
+    ended: Option<(usize, RegionTrack)>,
+    dirty: bool,
+    defer: Vec<usize>,
+    alone: bool,
+}
+
+/// Makes the plan of a message with these statements.
+pub(super) fn plan(view: &View<'_>, facts: &Facts, text: &[u8]) -> Result<Plan, Refuse> {
+    let mut walk = Walk {
+        view,
+        text,
+        region: view.region.clone(),
+        runs_in: None,
+        status: view.status,
+        deferred: view.deferred,
+        touched: view.touched,
+        changed_at_end: false,
+        on_backend: view.fresh,
+        ended: None,
+        dirty: false,
+        defer: Vec::new(),
+        alone: facts.statements.len() == 1,
+    };
+    let mut items = Vec::with_capacity(facts.statements.len());
+    let mut blocked = None;
+    for (place, statement) in facts.statements.iter().enumerate() {
+        let touched_before = walk.touched;
+        let item = walk.item(place, statement)?;
+        walk.on_backend |= matches!(item, Item::Backend(_));
+        if walk.touched && !touched_before {
+            blocked.get_or_insert(place);
+        }
+        items.push(item);
+    }
+    let last_backend = items.iter().rposition(|item| matches!(item, Item::Backend(_)));
+    if last_backend.is_none() && !walk.deferred {
+        walk.defer.clear();
+    }
+    Ok(Plan {
+        blocked: blocked.or(last_backend).unwrap_or(0),
+        runs_in: walk.runs_in.unwrap_or_else(|| walk.region.current().clone()),
+        items,
+        region: walk.region,
+        dirty: walk.dirty,
+        defer: walk.defer,
+        status: walk.status,
+        ended: walk.ended,
+    })
+}
+
+impl Walk<'_> {
+    fn item(&mut self, place: usize, statement: &Statement) -> Result<Item, Refuse> {
+        let first = self.text.get(statement.range.start).copied().unwrap_or_default();
+        match &statement.kind {
+            Kind::SetRegion { value, local } => {
+                let region = self.view.policy.region(value);
+                self.set_region(region, *local)?;
+                let warn = *local && self.alone && self.status == TransactionStatus::Idle;
+                Ok(Item::Local(joined([warn.then(set_local_warning), Some(backend::command_complete("SET"))])))
+            }
+            Kind::ResetRegion { local } => {
+                self.set_region(self.region.start().clone(), *local)?;
+                let tag = if first.eq_ignore_ascii_case(&b's') { "SET" } else { "RESET" };
+                Ok(Item::Local(backend::command_complete(tag)))
+            }
+            Kind::SetConfigRegion { value, local, column } => {
+                let region = match value {
+                    Some(value) => self.view.policy.region(value),
+                    None => self.region.start().clone(),
+                };
+                self.set_region(region, *local)?;
+                let name = self.view.policy.region_name(self.region.current()).to_owned();
+                Ok(Item::Local(one_row(column, Some(&name), "SELECT 1")))
+            }
+            Kind::ResetAll => {
+                self.set_region(self.region.start().clone(), false)?;
+                Ok(self.backend_if_bound("RESET"))
+            }
+            Kind::DiscardAll if self.alone && self.status == TransactionStatus::Idle => {
+                self.set_region(self.region.start().clone(), false)?;
+                Ok(self.backend_if_bound("DISCARD ALL"))
+            }
+            // In a transaction block or beside other statements the server refuses it.
+            Kind::DiscardAll => Ok(self.backend(None)),
+            Kind::ShowRegion { column } => {
+                let name = self.view.policy.region_name(self.region.current());
+                Ok(Item::Local(one_row(column, Some(name), "SHOW")))
+            }
+            Kind::ShowNode { column } => Ok(Item::Local(one_row(column, Some(self.view.node), "SHOW"))),
+            Kind::Begin => Ok(self.begin(place, first)),
+            Kind::Commit { chain } => self.end(place, *chain, true),
+            Kind::Rollback { chain } => self.end(place, *chain, false),
+            Kind::PrepareTransaction => {
+                self.note_end();
+                Ok(self.ends_on_backend())
+            }
+            Kind::Savepoint { name } => {
+                if !self.region.has_room() {
+                    return Err(Refusal::new(SqlState::PROGRAM_LIMIT_EXCEEDED, "too many savepoints after a change of region").into());
+                }
+                Ok(self.backend(Some(Effect::Savepoint(name.clone()))))
+            }
+            Kind::Release { name } => Ok(self.backend(Some(Effect::Release(name.clone())))),
+            Kind::RollbackTo { name } => Ok(self.backend(Some(Effect::RollbackTo(name.clone())))),
+            Kind::SetTransaction => {
+                if self.deferred && !self.touched && self.alone {
+                    self.defer.push(place);
+                    return Ok(Item::Local(backend::command_complete("SET")));
+                }
+                Ok(Item::Backend(None))
+            }
+            Kind::SetOther { .. } => {
+                self.dirty = true;
+                self.check_place()?;
+                Ok(Item::Backend(None))
+            }
+            Kind::Refused(refused) => Err(Refusal {
+                hint: refused.hint,
+                ..Refusal::new(refused.sqlstate, refused.message.to_string())
+            }
+            .into()),
+            Kind::Other { state } => {
+                if let Some(state) = state {
+                    self.leaves_behind(*state)?;
+                }
+                self.check_place()?;
+                Ok(self.backend(None))
+            }
+        }
+    }
+
+    /// A statement that a backend runs, and that the region may not change after.
+    fn backend(&mut self, effect: Option<Effect>) -> Item {
+        if self.runs_in.is_none() {
+            self.runs_in = Some(self.region.current().clone());
+        }
+        self.touched = true;
+        Item::Backend(effect)
+    }
+
+    /// RESET ALL and DISCARD ALL concern the backend only if there is one.
+    fn backend_if_bound(&mut self, tag: &str) -> Item {
+        let moved = self.region.current() != self.view.region.current();
+        if self.view.bound && !moved && !self.deferred { self.backend(None) } else { Item::Local(backend::command_complete(tag)) }
+    }
+
+    fn check_place(&self) -> Result<(), Refusal> {
+        if self.changed_at_end { Err(Refusal::region_changes_at_end()) } else { Ok(()) }
+    }
+
+    /// The session goes to another region, if it may and if nothing has run yet.
+    fn set_region(&mut self, region: SessionRegion, local: bool) -> Result<(), Refuse> {
+        self.view.policy.may_choose(self.view.grant, &region).map_err(Refuse::Denied)?;
+        self.check_place()?;
+        if region != *self.region.current() && self.touched {
+            return Err(Refusal::region_changes_too_late().into());
+        }
+        self.region.set(region, local);
+        Ok(())
+    }
+
+    fn begin(&mut self, place: usize, first: u8) -> Item {
+        let tag = if first.eq_ignore_ascii_case(&b's') { "START TRANSACTION" } else { "BEGIN" };
+        if self.touched {
+            return self.backend(None);
+        }
+        if self.status != TransactionStatus::Idle {
+            return Item::Local(joined([Some(already_warning()), Some(backend::command_complete(tag))]));
+        }
+        self.status = TransactionStatus::InTransaction;
+        self.deferred = true;
+        self.defer.push(place);
+        Item::Local(backend::command_complete(tag))
+    }
+
+    fn end(&mut self, place: usize, chain: bool, commits: bool) -> Result<Item, Refuse> {
+        let tag = if commits { "COMMIT" } else { "ROLLBACK" };
+        if self.touched || self.on_backend {
+            let before = self.changed_at_end;
+            self.note_end();
+            if chain && self.changed_at_end && !before {
+                return Err(Refusal::region_changes_at_end().into());
+            }
+            return Ok(self.ends_on_backend());
+        }
+        if self.status == TransactionStatus::Idle {
+            if chain {
+                let text = format!("{tag} AND CHAIN can only be used in transaction blocks");
+                return Err(Refusal::new(SqlState::NO_ACTIVE_SQL_TRANSACTION, text).into());
+            }
+            return Ok(Item::Local(joined([Some(none_warning()), Some(backend::command_complete(tag))])));
+        }
+        // The transaction has not reached a backend: the proxy ends it.
+        let after = if commits { self.region.after_commit() } else { self.region.after_rollback() };
+        if chain && after != self.region.current() {
+            return Err(Refusal::region_changes_at_end().into());
+        }
+        if commits {
+            self.region.commit();
+        } else {
+            self.region.rollback();
+        }
+        if !chain {
+            self.status = TransactionStatus::Idle;
+            self.deferred = false;
+            self.defer.clear();
+            self.ended = Some((place, self.region.clone()));
+        }
+        Ok(Item::Local(backend::command_complete(tag)))
+    }
+
+    fn ends_on_backend(&mut self) -> Item {
+        self.backend(Some(Effect::End))
+    }
+
+    /// The transaction ends on the backend, and only the backend knows how.
+    fn note_end(&mut self) {
+        let current = self.region.current();
+        if self.region.after_commit() != current || self.region.after_rollback() != current {
+            self.changed_at_end = true;
+        }
+    }
+
+    fn leaves_behind(&mut self, state: SessionState) -> Result<(), Refusal> {
+        self.dirty = true;
+        if self.view.mode == PoolMode::Session {
+            return Ok(());
+        }
+        refuse_state(state)
+    }
+}
+
+/// What a transaction pool cannot keep for a session.
+pub(super) fn refuse_state(state: SessionState) -> Result<(), Refusal> {
+    let what = match state {
+        // It is reset before anyone else gets the backend.
+        SessionState::Setting => return Ok(()),
+        SessionState::Prepare => "PREPARE and EXECUTE are",
+        SessionState::HeldCursor => "cursors WITH HOLD are",
+        SessionState::Listen => "LISTEN and UNLISTEN are",
+        SessionState::TemporaryTable => "temporary tables are",
+        SessionState::AdvisoryLock => "session-level advisory locks are",
+    };
+    Err(Refusal::session_state(what))
+}
+
+/// The answer of a statement that returns one text.
+pub(super) fn one_row(column: &str, value: Option<&str>, tag: &str) -> Bytes {
+    joined([
+        Some(backend::row_description_text(column, 0)),
+        Some(backend::data_row_text(value)),
+        Some(backend::command_complete(tag)),
+    ])
+}
+
+pub(super) fn joined<const N: usize>(parts: [Option<Bytes>; N]) -> Bytes {
+    parts.into_iter().flatten().flatten().collect()
+}
+
+pub(super) fn set_local_warning() -> Bytes {
+    warning(SqlState::NO_ACTIVE_SQL_TRANSACTION, "SET LOCAL can only be used in transaction blocks")
+}
+
+pub(super) fn already_warning() -> Bytes {
+    warning(SqlState::ACTIVE_SQL_TRANSACTION, "there is already a transaction in progress")
+}
+
+pub(super) fn none_warning() -> Bytes {
+    warning(SqlState::NO_ACTIVE_SQL_TRANSACTION, "there is no transaction in progress")
+}
+
+fn warning(sqlstate: SqlState, message: &str) -> Bytes {
+    encode_notice(&Report { severity: Severity::Warning, sqlstate, message, detail: None, hint: None, position: None })
+}

@@ -1,0 +1,84 @@
+//! The errors that the proxy itself answers with, each with its SQLSTATE, and a hint where there is a way out.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+
+use crate::wire::{Report, Severity, SqlState, encode_error};
+
+/// An error of the proxy's own for a client.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// Its class.
+    pub sqlstate: SqlState,
+    /// What is wrong.
+    pub message: Cow<'static, str>,
+    /// What to do.
+    pub hint: Option<&'static str>,
+    /// Where in the text, in characters from 1.
+    pub position: Option<usize>,
+}
+
+impl Refusal {
+    pub(super) fn new(sqlstate: SqlState, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { sqlstate, message: message.into(), hint: None, position: None }
+    }
+
+    pub(super) fn with_hint(self, hint: &'static str) -> Self {
+        Self { hint: Some(hint), ..self }
+    }
+
+    /// As an ErrorResponse that the session survives.
+    pub(super) fn error(&self) -> Bytes {
+        self.encode(Severity::Error)
+    }
+
+    /// As an ErrorResponse that ends the session.
+    pub(super) fn fatal(&self) -> Bytes {
+        self.encode(Severity::Fatal)
+    }
+
+    fn encode(&self, severity: Severity) -> Bytes {
+        encode_error(&Report {
+            severity,
+            sqlstate: self.sqlstate,
+            message: &self.message,
+            detail: None,
+            hint: self.hint,
+            position: self.position,
+        })
+    }
+
+    pub(super) fn in_failed_transaction() -> Self {
+        Self::new(
+            SqlState::IN_FAILED_SQL_TRANSACTION,
+            "current transaction is aborted, commands ignored until end of transaction block",
+        )
+    }
+
+    pub(super) fn region_changes_too_late() -> Self {
+        Self::new(SqlState::ACTIVE_SQL_TRANSACTION, "the region cannot change after a statement of the transaction has run")
+            .with_hint("Set the region before the first statement of a transaction, message or pipeline.")
+    }
+
+    pub(super) fn region_changes_at_end() -> Self {
+        Self::new(
+            SqlState::FEATURE_NOT_SUPPORTED,
+            "the end of this transaction changes the region, and statements that follow it would run in another one",
+        )
+        .with_hint("End the transaction in a message of its own, without AND CHAIN.")
+    }
+
+    pub(super) fn protocol(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(SqlState::PROTOCOL_VIOLATION, message)
+    }
+
+    pub(super) fn internal(message: &'static str) -> Self {
+        Self::new(SqlState::INTERNAL_ERROR, message)
+    }
+
+    pub(super) fn session_state(what: &'static str) -> Self {
+        Self::new(SqlState::FEATURE_NOT_SUPPORTED, format!("{what} not supported in transaction pooling mode"))
+            .with_hint("Use pool_mode = \"session\".")
+    }
+}

@@ -1,0 +1,349 @@
+//! The simple protocol: one Query, one answer up to ReadyForQuery.
+
+use super::client::{Deferred, Preamble, Session, Wait};
+use super::frontend::Verdict;
+use super::gate::Gate;
+use super::output::{Output, Outputs, Payload};
+use super::plan::{Item, Plan, Refuse, View, joined, plan};
+use super::{Common, Refusal};
+use crate::limits::DEFERRED_STATEMENTS_MAX;
+use crate::pool::{Kind, Rule, Script};
+use crate::sql::{self, Facts, Reading};
+use crate::wire::{SqlState, TransactionStatus, backend, frontend};
+
+impl Common {
+    /// A Query.
+    pub(super) fn query(&mut self, session: &mut Session, body: &[u8], out: &mut Outputs) -> Verdict {
+        if session.preamble_failed {
+            return self.end_of_failed_preamble(session, out);
+        }
+        let Ok(text) = frontend::query_text(body) else {
+            return self.refuse_query(session, &Refusal::protocol("invalid message format"), out);
+        };
+        match self.sql.read(text) {
+            Reading::Plain => self.plain_query(session, out),
+            // Whatever is not plain depends on the transaction status, so it must be known.
+            Reading::Known(_) | Reading::Refused(_) if !session.is_quiet() => Verdict::Hold(Wait::Quiet),
+            Reading::Known(facts) => self.known_query(session, &facts, text, out),
+            Reading::Refused(refused) => {
+                let refusal = Refusal { position: refused.position, ..Refusal::new(refused.sqlstate, refused.message) };
+                self.fail_query(session, &refusal, out)
+            }
+        }
+    }
+
+    /// A text without anything of interest: the decision, and on it goes.
+    fn plain_query(&mut self, session: &mut Session, out: &mut Outputs) -> Verdict {
+        match self.gate(session, "Query", out) {
+            Gate::Open(backend) => {
+                session.fresh = false;
+                self.note_sent(session, backend, Some((Kind::Query, Rule::Forward)));
+                Verdict::Forward
+            }
+            Gate::Hold(wait) => Verdict::Hold(wait),
+            Gate::Refuse(refusal) => self.refuse_query(session, &refusal, out),
+        }
+    }
+
+    fn known_query(&mut self, session: &mut Session, facts: &Facts, text: &[u8], out: &mut Outputs) -> Verdict {
+        if facts.statements.is_empty() {
+            // A server answers an empty text in any state.
+            session.tell(backend::empty_query_response(), out);
+            return self.ready(session, out);
+        }
+        if session.status == TransactionStatus::Failed && session.failure.is_none() {
+            if let Some(verdict) = self.failed_query(session, facts, text, out) {
+                return verdict;
+            }
+        }
+        if let Err(refusal) = self.renew_grant(session) {
+            return self.fail_query(session, &refusal, out);
+        }
+        let plan = match self.plan(session, facts, text) {
+            Ok(plan) => plan,
+            Err(Refuse::Answer(refusal)) => return self.fail_query(session, &refusal, out),
+            Err(Refuse::Denied(denial)) => {
+                let refusal = self.denied(session, &denial, "Query", out);
+                return self.fail_query(session, &refusal, out);
+            }
+        };
+        if plan.needs_backend() {
+            self.run_plan(session, plan, facts, text, out)
+        } else {
+            self.answer_plan(session, plan, facts, text, out)
+        }
+    }
+
+    fn plan(&mut self, session: &Session, facts: &Facts, text: &[u8]) -> Result<Plan, Refuse> {
+        let touched = (self.backend_in_transaction(session) || session.unit.touched) && !session.fresh;
+        let node = self.node_of(session);
+        let Some(grant) = &session.grant else { return Err(Refusal::internal("session without a grant").into()) };
+        let view = View {
+            policy: self.policy.snapshot(),
+            grant,
+            region: session.region.clone(),
+            status: session.status,
+            touched,
+            deferred: session.deferred.is_some(),
+            fresh: session.fresh,
+            bound: session.backend.is_some(),
+            mode: self.settings.pools.mode,
+            node: &node,
+        };
+        plan(&view, facts, text)
+    }
+
+    /// The node that serves the session, or would: the answer to `SHOW domicile.node`.
+    pub(super) fn node_of(&mut self, session: &Session) -> String {
+        if let Some(found) = session.backend.and_then(|key| self.pools.get(key)) {
+            return found.node().to_string();
+        }
+        let Some(grant) = &session.grant else { return String::new() };
+        let Ok(permit) = self.policy.snapshot().decide(grant, session.region.current()) else { return String::new() };
+        let node = self.settings.nodes.get(permit.region().index()).and_then(Option::as_deref);
+        node.unwrap_or_default().to_owned()
+    }
+
+    /// A message that no backend need see.
+    fn answer_plan(&mut self, session: &mut Session, plan: Plan, facts: &Facts, text: &[u8], out: &mut Outputs) -> Verdict {
+        if !plan.defer.is_empty() && let Err(refusal) = defer(session, &plan, facts, text) {
+            return self.fail_query(session, &refusal, out);
+        }
+        for item in plan.items {
+            if let Item::Local(answer) = item {
+                session.tell(answer, out);
+            }
+        }
+        session.region = plan.region;
+        session.status = plan.status;
+        if plan.status == TransactionStatus::Idle {
+            session.deferred = None;
+            session.region.commit();
+        }
+        self.ready(session, out)
+    }
+
+    /// A message that a backend runs, or a part of it.
+    fn run_plan(&mut self, session: &mut Session, plan: Plan, facts: &Facts, text: &[u8], out: &mut Outputs) -> Verdict {
+        if let Some((end, region)) = plan.ended {
+            // Up to there the proxy answers; what follows is a message of its own.
+            for item in plan.items.into_iter().take(end + 1) {
+                if let Item::Local(answer) = item {
+                    session.tell(answer, out);
+                }
+            }
+            session.region = region;
+            session.transaction_is_over();
+            let answered: Vec<_> = facts.statements.iter().take(end + 1).map(|statement| statement.range.clone()).collect();
+            return self.requery(session, &sql::blank(text, &answered), out);
+        }
+        let only_rolls_back = matches!(facts.statements[..], [sql::Statement { kind: sql::Kind::Rollback { chain: false }, .. }]);
+        let gate = match session.backend {
+            // Whatever has become of its grant, a session may always undo what it has begun.
+            Some(backend) if only_rolls_back && session.failure.is_none() => Gate::Open(backend),
+            Some(_) | None => self.gate_in(session, &plan.runs_in, "Query", out),
+        };
+        let key = match gate {
+            Gate::Open(key) => key,
+            Gate::Hold(wait) => return Verdict::Hold(wait),
+            Gate::Refuse(refusal) => return self.block(session, plan, facts, text, &refusal, out),
+        };
+        session.fresh = false;
+        let mut script = Script::default();
+        let mut blanked = Vec::new();
+        let mut completions = 0;
+        for (place, item) in plan.items.into_iter().enumerate() {
+            // BEGIN of this very message goes to the backend with it.
+            match item {
+                Item::Local(_) if plan.defer.contains(&place) => completions += 1,
+                Item::Local(answer) if completions == 0 => {
+                    blanked.push(facts.statements[place].range.clone());
+                    session.tell(answer, out);
+                }
+                Item::Local(answer) => {
+                    blanked.push(facts.statements[place].range.clone());
+                    script.inserts.push((completions, answer));
+                }
+                Item::Backend(effect) => {
+                    completions += 1;
+                    script.effects.extend(effect.map(|effect| (completions, effect)));
+                }
+            }
+        }
+        session.region = plan.region;
+        if !session.region.is_open() {
+            script.effects.clear();
+        }
+        if plan.dirty && let Some(backend) = self.pools.get(key) {
+            backend.dirty = true;
+        }
+        let plain = script.inserts.is_empty() && script.effects.is_empty();
+        let rule = if plain { Rule::Forward } else { Rule::Follow(Box::new(script)) };
+        if blanked.is_empty() {
+            self.note_sent(session, key, Some((Kind::Query, rule)));
+            return Verdict::Forward;
+        }
+        let text = sql::blank(text, &blanked);
+        self.send(session, key, frontend::query(&text), Some((Kind::Query, rule)), out);
+        Verdict::Done
+    }
+
+    /// The region of a message is blocked: what stands before the blocked statement is answered, and undone with it.
+    fn block(
+        &mut self,
+        session: &mut Session,
+        plan: Plan,
+        facts: &Facts,
+        text: &[u8],
+        refusal: &Refusal,
+        out: &mut Outputs,
+    ) -> Verdict {
+        if session.unit.touched {
+            return self.refuse_query(session, refusal, out);
+        }
+        let begins = plan.defer.iter().any(|place| *place < plan.blocked);
+        for (place, item) in plan.items.iter().enumerate().take(plan.blocked) {
+            match item {
+                Item::Local(answer) => session.tell(answer.clone(), out),
+                // Only settings stand before the statement that is blocked; they are undone with it.
+                Item::Backend(_) => session.tell(backend::command_complete(tag_of_setting(text, &facts.statements[place])), out),
+            }
+        }
+        if begins && defer(session, &plan, facts, text).is_ok() {
+            session.region = plan.region;
+            session.status = TransactionStatus::InTransaction;
+        }
+        self.fail_query(session, refusal, out)
+    }
+
+    /// A statement in a transaction that has failed. `None`: it is one that a failed transaction may run, and the plan is made
+    /// for it.
+    fn failed_query(&mut self, session: &mut Session, facts: &Facts, text: &[u8], out: &mut Outputs) -> Option<Verdict> {
+        let first = &facts.statements[0];
+        let chain = match &first.kind {
+            sql::Kind::Commit { chain } | sql::Kind::Rollback { chain } => *chain,
+            sql::Kind::PrepareTransaction => false,
+            sql::Kind::RollbackTo { .. } if !session.shadow => return None,
+            sql::Kind::RollbackTo { name } => {
+                if self.backend_in_transaction(session) {
+                    // Back to a moment before the failure, of which the backend knows nothing.
+                    session.shadow = false;
+                    session.status = TransactionStatus::InTransaction;
+                    return None;
+                }
+                let text = format!("savepoint \"{name}\" does not exist");
+                return Some(self.fail_query(session, &Refusal::new(SqlState::INVALID_SAVEPOINT_SPECIFICATION, text), out));
+            }
+            _ => return Some(self.fail_query(session, &Refusal::in_failed_transaction(), out)),
+        };
+        if !session.shadow {
+            return None;
+        }
+        if chain && session.region.after_rollback() != session.region.current() {
+            return Some(self.fail_query(session, &Refusal::region_changes_at_end(), out));
+        }
+        // The transaction is rolled back, whatever the statement asked for. What else the message has comes after that.
+        let rest = (facts.statements.len() > 1).then(|| sql::blank(text, std::slice::from_ref(&first.range)));
+        let status = if chain { TransactionStatus::InTransaction } else { TransactionStatus::Idle };
+        let ready = rest.is_none().then(|| backend::ready_for_query(status));
+        let answer = joined([Some(backend::command_complete("ROLLBACK")), ready]);
+        if let Some(key) = session.backend.filter(|_| self.backend_in_transaction(session)) {
+            let command: &[u8] = if chain { b"ROLLBACK AND CHAIN" } else { b"ROLLBACK" };
+            self.send(session, key, frontend::query(command), Some((Kind::Query, Rule::Swallow)), out);
+            session.after_preamble = Some(answer);
+            if let Some(rest) = rest {
+                session.hold(&frontend::query(&rest));
+            }
+            return Some(Verdict::HoldBehind(Wait::Preamble(Preamble::Rollback { chain })));
+        }
+        session.tell(answer, out);
+        session.region.rollback();
+        if chain {
+            session.status = status;
+            session.shadow = false;
+        } else {
+            session.transaction_is_over();
+        }
+        Some(rest.map_or(Verdict::Done, |rest| self.requery(session, &rest, out)))
+    }
+
+    /// What is left of a Query whose beginning has been answered.
+    fn requery(&mut self, session: &mut Session, text: &[u8], out: &mut Outputs) -> Verdict {
+        let message = frontend::query(text);
+        match self.query(session, message.get(5..).unwrap_or_default(), out) {
+            Verdict::Forward => {
+                out.extend(session.backend.map(|backend| Output::ToBackend(backend, Payload::Owned(message))));
+                Verdict::Done
+            }
+            Verdict::Hold(wait) => {
+                session.hold(&message);
+                Verdict::HoldBehind(wait)
+            }
+            verdict @ (Verdict::Done | Verdict::HoldBehind(_) | Verdict::Fatal(_) | Verdict::Goodbye) => verdict,
+        }
+    }
+
+    /// An error for a Query that may stand behind extended-protocol messages without their Sync.
+    fn refuse_query(&mut self, session: &mut Session, refusal: &Refusal, out: &mut Outputs) -> Verdict {
+        let Some(key) = session.backend.filter(|_| session.unit.touched) else {
+            if !session.is_quiet() {
+                return Verdict::Hold(Wait::Quiet);
+            }
+            return self.fail_query(session, refusal, out);
+        };
+        // The server would have failed the whole unit, and so it does.
+        self.provoke_error(session, key, refusal, out);
+        self.send(session, key, frontend::sync(), Some((Kind::Sync, Rule::Forward)), out);
+        session.unit = super::client::Unit::default();
+        Verdict::Done
+    }
+
+    /// An error and ReadyForQuery with the true status: the answer of a Query that does not run.
+    pub(super) fn fail_query(&mut self, session: &mut Session, refusal: &Refusal, out: &mut Outputs) -> Verdict {
+        session.tell(refusal.error(), out);
+        session.fail_transaction();
+        if session.status == TransactionStatus::Idle {
+            session.region.rollback();
+        }
+        self.ready(session, out)
+    }
+
+    /// ReadyForQuery of the proxy's own.
+    pub(super) fn ready(&mut self, session: &mut Session, out: &mut Outputs) -> Verdict {
+        session.tell(backend::ready_for_query(session.status), out);
+        Verdict::Done
+    }
+
+    /// The error of a failed BEGIN has been passed on in place of the reply to this message; what is left of the reply follows.
+    pub(super) fn end_of_failed_preamble(&mut self, session: &mut Session, out: &mut Outputs) -> Verdict {
+        session.preamble_failed = false;
+        self.ready(session, out)
+    }
+}
+
+/// Puts the BEGIN of a message off, or the SET TRANSACTION behind one that was put off.
+fn defer(session: &mut Session, plan: &Plan, facts: &Facts, text: &[u8]) -> Result<(), Refusal> {
+    for place in &plan.defer {
+        let Some(statement) = facts.statements.get(*place).and_then(|statement| text.get(statement.range.clone())) else {
+            continue;
+        };
+        match &mut session.deferred {
+            Some(deferred) if deferred.statements >= DEFERRED_STATEMENTS_MAX => {
+                return Err(Refusal::new(SqlState::PROGRAM_LIMIT_EXCEEDED, "too many SET TRANSACTION before the first statement"));
+            }
+            Some(deferred) => {
+                deferred.text.push(b';');
+                deferred.text.extend_from_slice(statement);
+                deferred.statements += 1;
+            }
+            None => session.deferred = Some(Deferred { text: statement.to_vec(), statements: 1 }),
+        }
+    }
+    Ok(())
+}
+
+/// SET or RESET.
+fn tag_of_setting(text: &[u8], statement: &sql::Statement) -> &'static str {
+    let first = text.get(statement.range.start).copied().unwrap_or_default();
+    if first.eq_ignore_ascii_case(&b'r') { "RESET" } else { "SET" }
+}

@@ -1,0 +1,122 @@
+//! What a statement text says, as far as the session, the pool and the policy ask for it.
+//!
+//! Plain values without behaviour. They are read from the text once and then shared, so nothing in here depends on the
+//! session that sent the text, and nothing in here decides anything.
+
+use std::ops::Range;
+use std::rc::Rc;
+
+use crate::wire::SqlState;
+
+/// What [`Reader::read`](crate::sql::Reader::read) found in a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// One statement that can only be [`Kind::Other`] and leaves nothing in its session. The text was not parsed: whether the
+    /// grammar accepts it is for the backend to say.
+    Plain,
+    /// The grammar has read the text.
+    Known(Rc<Facts>),
+    /// The text can not be read and must go nowhere.
+    Refused(SyntaxRefusal),
+}
+
+/// Why a text can not be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SyntaxRefusal {
+    /// 42601 where PostgreSQL's grammar refuses the text, 54001 where reading it would take more than this module gives.
+    pub sqlstate: SqlState,
+    /// PostgreSQL's own words in the first case.
+    pub message: String,
+    /// Where, in characters from 1, if the grammar says so.
+    pub position: Option<usize>,
+}
+
+/// The statements of a text, in order. Empty statements are left out, so a text of white space, comments and `;` has none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// In the order of the text; their ranges do not overlap.
+    pub statements: Box<[Statement]>,
+}
+
+/// One statement of a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Statement {
+    /// Its bytes in the text: from its first token to its `;` (which is not part of it) or to the end of the text.
+    pub range: Range<usize>,
+    /// What it does.
+    pub kind: Kind,
+}
+
+/// What a statement does to the session's region, to its transaction and to what a backend remembers.
+///
+/// "Of ours" below means: of one of the configured region parameters, whatever the spelling. Names compare as PostgreSQL
+/// compares the names of settings, so `SET Helios.Region` and `SET "helios.region"` are both of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `SET`, `SET SESSION` or `SET LOCAL` of ours. The value is what PostgreSQL would store: identifiers folded, numbers as text.
+    SetRegion { value: Box<str>, local: bool },
+    /// `RESET` of ours, or `SET … TO DEFAULT`; only the latter can be local.
+    ResetRegion { local: bool },
+    /// `RESET ALL`.
+    ResetAll,
+    /// `DISCARD ALL`.
+    DiscardAll,
+    /// `SHOW` of ours. The column is named as the parameter is spelled in the configuration, which is what PostgreSQL answers with.
+    ShowRegion { column: Box<str> },
+    /// `SHOW domicile.node`.
+    ShowNode { column: Box<str> },
+    /// `SELECT set_config('ours', 'literal', true | false) [AS column]` and nothing beside it. A value of `NULL` means the default.
+    SetConfigRegion { value: Option<Box<str>>, local: bool, column: Box<str> },
+    /// `BEGIN` or `START TRANSACTION`, with whatever modes.
+    Begin,
+    /// `COMMIT` or `END`.
+    Commit { chain: bool },
+    /// `ROLLBACK` or `ABORT`.
+    Rollback { chain: bool },
+    /// `ROLLBACK TO SAVEPOINT`.
+    RollbackTo { name: Box<str> },
+    /// `SAVEPOINT`.
+    Savepoint { name: Box<str> },
+    /// `RELEASE SAVEPOINT`.
+    Release { name: Box<str> },
+    /// `PREPARE TRANSACTION`.
+    PrepareTransaction,
+    /// `SET TRANSACTION` with modes; `SET TRANSACTION SNAPSHOT` is [`Kind::Other`].
+    SetTransaction,
+    /// `SET` or `RESET` of any other setting, `SET SESSION CHARACTERISTICS`, `SET ROLE`, `SET SESSION AUTHORIZATION`.
+    SetOther { local: bool },
+    /// Must not run, although the grammar accepts it.
+    Refused(Refusal),
+    /// All else.
+    Other { state: Option<SessionState> },
+}
+
+/// The answer to a statement that must not run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// 0A000 or 22023 (22021 for bytes that are not UTF-8 in a name or value that the proxy would have to understand).
+    pub sqlstate: SqlState,
+    /// For the client.
+    pub message: Box<str>,
+    /// What to do instead.
+    pub hint: Option<&'static str>,
+}
+
+/// What a statement may leave behind in the session of the backend that runs it.
+///
+/// As far as the text shows it: what a function does inside the backend can not be seen from here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SessionState {
+    /// A setting, by a call of `set_config` that is not of ours, or by whatever `DO` runs.
+    Setting,
+    /// A prepared statement: SQL's `PREPARE`, `EXECUTE` and `DEALLOCATE`.
+    Prepare,
+    /// A cursor that outlives its transaction.
+    HeldCursor,
+    /// `LISTEN` and `UNLISTEN`.
+    Listen,
+    /// A temporary table, view or sequence, or anything else that is named in `pg_temp`.
+    TemporaryTable,
+    /// An advisory lock of the session, not of the transaction.
+    AdvisoryLock,
+}

@@ -1,0 +1,14 @@
+//! Everything against real PostgreSQL: one file a subject, two clusters for all of them.
+//!
+//! Each test has a proxy of its own. The clusters are shared, so a test never changes what another could see; one that has to
+//! (by killing servers, say) starts its own. `cargo xtask test e2e` runs these with the release build of the proxy;
+//! `cargo test --package domicile-tests --test e2e` builds it with the dev profile.
+
+mod login;
+mod metrics;
+mod pooling;
+mod reload;
+mod residency;
+mod seeds;
+mod sessions;
+mod world;

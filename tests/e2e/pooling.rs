@@ -1,0 +1,180 @@
+//! Many clients over few backends: no errors, no growth, and what breaks breaks for one client only.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use domicile_tests::client::{Client, Login};
+use domicile_tests::demo::{self, HOMES};
+use domicile_tests::process::wait_for;
+use domicile_tests::proxy::{Configuration, Proxy};
+use rustix::process::Signal;
+
+use crate::world::{World, pgbench, start, world};
+
+/// A configuration where all users are served by the European server without having to say so.
+fn european(world: &World, pool_mode: &'static str, pools: &str) -> Configuration {
+    Configuration { pool_mode, pools: format!("{pools}\n"), ..world.residency("unbound = \"eu-west\"") }
+}
+
+#[test]
+fn pgbench_in_every_protocol() {
+    let Some(world) = world() else { return };
+    if world.pgbench().is_none() {
+        return;
+    }
+    for (mode, protocols) in [("session", &["simple", "extended", "prepared"][..]), ("transaction", &["simple", "extended"])] {
+        let proxy = start(&european(world, mode, "size = 64"));
+        for protocol in protocols {
+            pgbench(&proxy, &["--protocol", protocol, "--client=64", "--time=3"]);
+        }
+    }
+}
+
+#[test]
+fn five_hundred_clients_over_ten_backends() {
+    let Some(world) = world() else { return };
+    if world.pgbench().is_none() {
+        return;
+    }
+    let proxy = start(&european(world, "transaction", "size = 10"));
+    let done = AtomicBool::new(false);
+    let backends = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'bench' AND backend_type = 'client backend'";
+    let (memory, backends_max) = thread::scope(|scope| {
+        let watch = scope.spawn(|| {
+            let mut observer = world.eu.connect("demo").expect("a connection to the server");
+            let mut memory = Vec::new();
+            let mut backends_max = 0;
+            while !done.load(Ordering::Relaxed) {
+                memory.push(proxy.memory_kib());
+                let count = observer.query(backends).value().and_then(|count| count.parse().ok()).unwrap_or(0);
+                backends_max = backends_max.max(count);
+                thread::sleep(Duration::from_millis(250));
+            }
+            (memory, backends_max)
+        });
+        pgbench(&proxy, &["--protocol=simple", "--client=500", "--time=15"]);
+        pgbench(&proxy, &["--protocol=extended", "--client=500", "--time=5"]);
+        done.store(true, Ordering::Relaxed);
+        watch.join().expect("the observer")
+    });
+    assert!((1..=10).contains(&backends_max), "{backends_max} backends");
+    // The logins and the first answers are over in the first third; from there on nothing may grow.
+    let later = &memory[memory.len() / 3..];
+    let (least, most) = (later.iter().min().copied().unwrap_or(0), later.iter().max().copied().unwrap_or(0));
+    assert!(most - least <= 8 << 10, "resident memory went from {least} to {most} KiB: {memory:?}");
+}
+
+#[test]
+fn a_session_that_waits_too_long_is_told() {
+    let Some(world) = world() else { return };
+    let proxy = start(&european(world, "transaction", "size = 1\nwait_timeout = \"1s\""));
+    let mut first = proxy.connect();
+    let mut second = proxy.connect();
+    assert_eq!(first.query("BEGIN; SELECT 1").status(), 'T');
+    let said = second.query("SELECT 2").replies();
+    assert_eq!((said.sqlstate().as_str(), said.status()), ("53300", 'I'), "{said}");
+    first.query("COMMIT");
+    assert_eq!(second.query("SELECT 2").replies().to_string(), "T ?column? / D 2 / C SELECT 1 / Z I");
+}
+
+#[test]
+fn nothing_of_one_session_is_left_for_the_next() {
+    let Some(world) = world() else { return };
+    let proxy = start(&european(world, "session", "size = 1"));
+    let mut first = proxy.connect();
+    for text in [
+        "SET work_mem = '77MB'",
+        "PREPARE left_behind AS SELECT 1",
+        "CREATE TEMPORARY TABLE left_behind (a int)",
+        "SELECT pg_advisory_lock(77)",
+        "LISTEN left_behind",
+        "DECLARE left_behind CURSOR WITH HOLD FOR SELECT 1",
+    ] {
+        let said = first.query(text);
+        assert!(said.error().is_none(), "{text}: {said}");
+    }
+    let process = first.query("SELECT pg_backend_pid()").value();
+    drop(first);
+    let mut second = proxy.connect();
+    let left = "SELECT pg_backend_pid(), current_setting('work_mem') = '77MB',
+        (SELECT count(*) FROM pg_prepared_statements), (SELECT count(*) FROM pg_class WHERE relname = 'left_behind'),
+        (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 77 AND pid = pg_backend_pid()),
+        (SELECT count(*) FROM pg_listening_channels()), (SELECT count(*) FROM pg_cursors WHERE name = 'left_behind')";
+    let row = second.query(left).rows().pop().unwrap_or_default();
+    assert_eq!(row[1..], ["f", "0", "0", "0", "0", "0"], "{row:?}, before {process:?}");
+}
+
+#[test]
+fn a_client_that_leaves_in_a_transaction_leaves_nothing_open() {
+    let Some(world) = world() else { return };
+    let proxy = start(&european(world, "transaction", "size = 1"));
+    let mut first = proxy.connect();
+    assert_eq!(first.query("BEGIN; SELECT pg_advisory_xact_lock(78)").status(), 'T');
+    drop(first);
+    let mut second = proxy.connect();
+    assert_eq!(second.query("SELECT 1").replies().to_string(), "T ?column? / D 1 / C SELECT 1 / Z I");
+    let free = wait_for(Duration::from_secs(5), || {
+        let held = world.eu.value("demo", "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 78");
+        (held == "0").then_some(())
+    });
+    assert!(free.is_some(), "the lock of a client that has left is still held");
+}
+
+/// Starts a statement that takes long and returns its client and the server process that runs it.
+fn long_statement(proxy: &Proxy) -> (Client, u32) {
+    let mut client = proxy.connect();
+    let process = client.query("BEGIN; SELECT pg_backend_pid()").value().and_then(|process| process.parse().ok());
+    client.send(&domicile_tests::message::query("SELECT pg_sleep(60)"));
+    (client, process.expect("a process id"))
+}
+
+#[test]
+fn a_terminated_backend_is_one_clients_error() {
+    let Some(world) = world() else { return };
+    let proxy = start(&european(world, "transaction", "size = 10"));
+    let mut others: Vec<Client> = (0..4).map(|_| proxy.connect()).collect();
+    others.iter_mut().for_each(|client| drop(client.query("BEGIN; SELECT 1")));
+    let (mut victim, process) = long_statement(&proxy);
+    world.eu.execute("demo", &format!("SELECT pg_terminate_backend({process})")).expect("the backend is terminated");
+    let said = victim.until(|_| false).replies();
+    assert_eq!(said.sqlstate(), "57P01", "{said}");
+    for client in &mut others {
+        let said = client.query("SELECT 1; COMMIT").replies();
+        assert_eq!(said.to_string(), "T ?column? / D 1 / C SELECT 1 / C COMMIT / Z I");
+    }
+    assert_eq!(proxy.connect().query("SELECT 1").status(), 'I');
+}
+
+/// `kill -9` of one server process makes PostgreSQL close all of its connections and start anew: so these servers are the
+/// test's own.
+#[test]
+fn a_killed_backend_is_one_clients_error_and_the_region_recovers() {
+    let Some(_) = world() else { return };
+    let [eu, us] = HOMES.map(|home| demo::start(&home, None, 50).unwrap_or_else(|error| panic!("{error}")));
+    let nodes = [("eu-west", "pg-eu-west", eu.address()), ("us-east", "pg-us-east", us.address())];
+    let proxy = start(&Configuration::new(&nodes));
+    let in_region = |region: &str| {
+        let login = Login { parameters: &[("helios.region", region)], ..Login::default() };
+        proxy.login(&login).unwrap_or_else(|said| panic!("{said}"))
+    };
+    let mut idle = in_region("eu-west");
+    assert_eq!(idle.query("SELECT 1").status(), 'I');
+    let mut elsewhere = in_region("us-east");
+    assert_eq!(elsewhere.query("BEGIN; SELECT 1").status(), 'T');
+
+    let mut victim = in_region("eu-west");
+    let process = victim.query("SELECT pg_backend_pid(); ").value().and_then(|process| process.parse().ok());
+    victim.send(&domicile_tests::message::query("SELECT pg_sleep(60)"));
+    thread::sleep(Duration::from_millis(300));
+    eu.signal_backend(process.expect("a process id"), Signal::KILL);
+    let said = victim.until(|message| matches!(message.tag, b'Z')).replies();
+    assert!(!said.sqlstate().is_empty(), "a client whose backend was killed is told so: {said}");
+
+    assert_eq!(elsewhere.query("SELECT 1; COMMIT").replies().to_string(), "T ?column? / D 1 / C SELECT 1 / C COMMIT / Z I");
+    let recovered = wait_for(Duration::from_secs(20), || {
+        let said = idle.query("SELECT 1").replies();
+        (said.error().is_none()).then_some(said.to_string())
+    });
+    assert_eq!(recovered.as_deref(), Some("T ?column? / D 1 / C SELECT 1 / Z I"));
+}

@@ -1,0 +1,208 @@
+//! Residency in one session at a time: what a client may say, what it is answered, and that nothing widens a grant.
+
+use domicile_tests::client::{Client, Login};
+use domicile_tests::message as m;
+use domicile_tests::process::free_port;
+use domicile_tests::proxy::Proxy;
+
+use crate::world::{start, world};
+
+const NODE: &str = "SELECT current_setting('cluster_node')";
+const FROM_EU: &str = "T current_setting / D pg-eu-west / C SELECT 1 / Z I";
+
+/// Sends queries one after the other and compares the replies, notices left out.
+#[track_caller]
+fn check(client: &mut Client, conversation: &[(&str, &str)]) {
+    for (query, expected) in conversation {
+        assert_eq!(client.query(query).replies().to_string(), *expected, "{query}");
+    }
+}
+
+fn alice(proxy: &Proxy) -> Client {
+    let login = Login { user: "alice", password: "alice", ..Login::default() };
+    proxy.login(&login).unwrap_or_else(|said| panic!("alice is refused: {said}"))
+}
+
+#[test]
+fn one_message_may_set_the_region_and_use_it() {
+    let Some(world) = world() else { return };
+    let proxy = start(&world.configuration());
+    check(
+        &mut proxy.connect(),
+        &[
+            (
+                "SET helios.region = 'eu-west'; SELECT current_setting('cluster_node')",
+                "C SET / T current_setting / D pg-eu-west / C SELECT 1 / Z I",
+            ),
+            ("SHOW helios.region", "T helios.region / D eu-west / C SHOW / Z I"),
+            ("SHOW domicile.node", "T domicile.node / D pg-eu-west / C SHOW / Z I"),
+            ("SELECT current_setting('helios.region')", FROM_EU.replace("pg-", "").as_str()),
+            ("SELECT set_config('helios.region', 'us-east', false)", "T set_config / D us-east / C SELECT 1 / Z I"),
+            (NODE, "T current_setting / D pg-us-east / C SELECT 1 / Z I"),
+            (
+                "BEGIN; SET LOCAL helios.region = 'eu-west'; SELECT current_setting('cluster_node')",
+                "C BEGIN / C SET / T current_setting / D pg-eu-west / C SELECT 1 / Z T",
+            ),
+            ("COMMIT", "C COMMIT / Z I"),
+            (NODE, "T current_setting / D pg-us-east / C SELECT 1 / Z I"),
+            ("RESET helios.region", "C RESET / Z I"),
+            (NODE, "E 42000 Query blocked by route plugin: no region is set for this session / Z I"),
+        ],
+    );
+}
+
+#[test]
+fn a_blocked_transaction_is_failed_until_its_end() {
+    let Some(world) = world() else { return };
+    let proxy = start(&world.configuration());
+    let aborted = "E 25P02 current transaction is aborted, commands ignored until end of transaction block / Z E";
+    check(
+        &mut proxy.connect(),
+        &[
+            ("SET helios.region = 'eu-west'", "C SET / Z I"),
+            ("BEGIN", "C BEGIN / Z T"),
+            ("SET LOCAL helios.region = 'antarctica'", "C SET / Z T"),
+            ("SELECT 1", "E 42000 Query blocked by route plugin: no in-region replica for user / Z E"),
+            ("SELECT 1", aborted),
+            ("ROLLBACK", "C ROLLBACK / Z I"),
+            (NODE, FROM_EU),
+        ],
+    );
+}
+
+#[test]
+fn the_region_stays_once_a_transaction_has_touched_a_server() {
+    let Some(world) = world() else { return };
+    let proxy = start(&world.configuration());
+    let mut client = proxy.connect();
+    check(
+        &mut client,
+        &[
+            ("SET helios.region = 'eu-west'", "C SET / Z I"),
+            ("BEGIN", "C BEGIN / Z T"),
+            (NODE, &FROM_EU.replace("Z I", "Z T")),
+            ("SAVEPOINT s", "C SAVEPOINT / Z T"),
+            ("SET helios.region = 'eu-west'", "C SET / Z T"),
+        ],
+    );
+    let refused = client.query("SET helios.region = 'us-east'; SELECT 1").replies();
+    assert_eq!((refused.sqlstate().as_str(), refused.status()), ("25001", 'E'));
+    check(
+        &mut client,
+        &[
+            ("ROLLBACK TO s", "C ROLLBACK / Z T"),
+            (NODE, &FROM_EU.replace("Z I", "Z T")),
+            ("COMMIT", "C COMMIT / Z I"),
+            ("SHOW helios.region", "T helios.region / D eu-west / C SHOW / Z I"),
+        ],
+    );
+}
+
+#[test]
+fn a_client_chooses_inside_its_grant_only() {
+    let Some(world) = world() else { return };
+    let mut configuration = world.residency("unbound = \"block\"");
+    configuration.more = "[[residency.bind]]\nuser = \"alice\"\nregions = [\"eu-west\"]\n".to_owned();
+    let proxy = start(&configuration);
+    check(
+        &mut alice(&proxy),
+        &[
+            (NODE, FROM_EU),
+            ("SET helios.region = 'us-east'; SELECT 1", "E 42501 permission denied for region \"us-east\" / Z I"),
+            ("SET helios.region = 'antarctica'", "E 42501 permission denied for region \"antarctica\" / Z I"),
+            ("SHOW helios.region", "T helios.region / D eu-west / C SHOW / Z I"),
+            ("SET helios.region = ''", "C SET / Z I"),
+            (NODE, "E 42000 Query blocked by route plugin: no region is set for this session / Z I"),
+            ("RESET ALL", "C RESET / Z I"),
+            (NODE, FROM_EU),
+        ],
+    );
+}
+
+#[test]
+fn no_default_leaves_the_grant() {
+    let Some(world) = world() else { return };
+    let mut configuration = world.residency("no_region = \"default\"\ndefault_region = \"us-east\"\nenforce = false");
+    configuration.more = "[[residency.bind]]\nuser = \"alice\"\nregions = [\"eu-west\"]\n".to_owned();
+    let proxy = start(&configuration);
+    check(
+        &mut alice(&proxy),
+        &[
+            ("SET helios.region = ''", "C SET / Z I"),
+            (NODE, "E 42000 Query blocked by route plugin: no region is set for this session / Z I"),
+        ],
+    );
+}
+
+#[test]
+fn a_dry_run_serves_from_the_default_region() {
+    let Some(world) = world() else { return };
+    let proxy = start(&world.residency("unbound = \"client\"\ndefault_region = \"eu-west\"\nenforce = false"));
+    check(&mut proxy.connect(), &[("SET helios.region = 'antarctica'", "C SET / Z I"), (NODE, FROM_EU)]);
+}
+
+#[test]
+fn a_region_that_is_down_is_an_error_and_never_a_detour() {
+    let Some(world) = world() else { return };
+    let mut configuration = world.configuration();
+    configuration.nodes.push(("ap-south".to_owned(), "pg-ap-south".to_owned(), format!("127.0.0.1:{}", free_port())));
+    let proxy = start(&configuration);
+    let mut client = proxy.connect();
+    client.query("SET helios.region = 'ap-south'");
+    let said = client.query("SELECT 'only in ap-south'").replies();
+    let text = said.to_string();
+    assert_eq!((said.sqlstate().as_str(), said.status()), ("08006", 'I'), "{text}");
+    assert!(text.contains("ap-south") && text.contains("pg-ap-south"), "{text}");
+    check(&mut client, &[("SET helios.region = 'eu-west'", "C SET / Z I"), (NODE, FROM_EU)]);
+    for server in [&world.eu, &world.us] {
+        assert!(!server.log().contains("only in ap-south"), "a detour to {}", server.name());
+    }
+}
+
+#[test]
+fn a_text_that_cannot_be_read_goes_nowhere() {
+    let Some(world) = world() else { return };
+    let proxy = start(&world.configuration());
+    let mut client = proxy.connect();
+    client.query("SET helios.region = 'eu-west'");
+    for text in ["SET helios.region TO; SELECT 'unreadable'", "SELECT 'unreadable'; SELEC set"] {
+        let said = client.query(text).replies();
+        assert_eq!((said.sqlstate().as_str(), said.status(), said.messages.len()), ("42601", 'I', 2), "{text}: {said}");
+    }
+    let set_elsewhere = client.query("SELECT 'unreadable', set_config('helios.region', 'us-east', false)").replies();
+    assert_eq!(set_elsewhere.sqlstate(), "0A000");
+    assert!(!world.eu.log().contains("unreadable") && !world.us.log().contains("unreadable"));
+}
+
+#[test]
+fn a_pipeline_is_refused_up_to_its_sync() {
+    let Some(world) = world() else { return };
+    let proxy = start(&world.configuration());
+    let mut client = proxy.connect();
+    client.query("SET helios.region = 'antarctica'");
+    let said = client.ask(&[m::prepared("", "SELECT 1"), m::prepared("", "SELECT 2"), m::sync()].concat());
+    assert_eq!(said.replies().to_string(), "E 42000 Query blocked by route plugin: no in-region replica for user / Z I");
+    client.send(&[m::prepared("", "SET helios.region = 'eu-west'"), m::sync(), m::prepared("", NODE), m::sync()].concat());
+    assert_eq!(client.until_ready().replies().to_string(), "1 / 2 / n / C SET / Z I");
+    assert_eq!(client.until_ready().replies().to_string(), "1 / 2 / T current_setting / D pg-eu-west / C SELECT 1 / Z I");
+}
+
+#[test]
+fn what_transaction_mode_cannot_keep_is_refused_with_a_hint() {
+    let Some(world) = world() else { return };
+    let proxy = start(&world.configuration());
+    let mut client = proxy.connect();
+    client.query("SET helios.region = 'eu-west'");
+    for text in [
+        "PREPARE p AS SELECT 1",
+        "DECLARE c CURSOR WITH HOLD FOR SELECT 1",
+        "LISTEN channel",
+        "CREATE TEMPORARY TABLE t (a int)",
+        "SELECT pg_advisory_lock(1)",
+    ] {
+        let said = client.query(text);
+        let hint = said.error().map(|error| error.field('H').to_owned()).unwrap_or_default();
+        assert!(said.sqlstate() == "0A000" && said.status() == 'I' && !hint.is_empty(), "{text}: {said}");
+    }
+    check(&mut client, &[(NODE, FROM_EU)]);
+}

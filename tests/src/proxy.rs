@@ -1,0 +1,225 @@
+//! The built `domicile` as a process, started from a configuration file that the test writes.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::client::{Client, Login, PATIENCE};
+use crate::message;
+use crate::process::{Process, Scratch, free_port, wait_for};
+use crate::transcript::Transcript;
+
+/// A configuration file, as far as tests vary it.
+#[derive(Clone, Debug)]
+pub struct Configuration {
+    /// `transaction` or `session`.
+    pub pool_mode: &'static str,
+    /// The lines of `[pools]`.
+    pub pools: String,
+    /// `[auth] method`.
+    pub method: &'static str,
+    /// The lines of users.txt: user and password or verifier.
+    pub users: Vec<(String, String)>,
+    /// The lines of `[residency]`.
+    pub residency: String,
+    /// Region, name and address of every node.
+    pub nodes: Vec<(String, String, String)>,
+    /// Further tables, as they stand in the file.
+    pub more: String,
+}
+
+impl Configuration {
+    /// The configuration that most tests start from: SCRAM, clients choose their region, without a region nothing is served.
+    pub fn new(nodes: &[(&str, &str, SocketAddr)]) -> Self {
+        let node =
+            |(region, name, address): &(&str, &str, SocketAddr)| ((*region).to_owned(), (*name).to_owned(), address.to_string());
+        Self {
+            pool_mode: "transaction",
+            pools: "size = 10\n".to_owned(),
+            method: "scram-sha-256",
+            users: vec![("postgres".to_owned(), "postgres".to_owned())],
+            residency: "unbound = \"client\"\nno_region = \"block\"\n".to_owned(),
+            nodes: nodes.iter().map(node).collect(),
+            more: String::new(),
+        }
+    }
+
+    fn text(&self, listen: SocketAddr, http: SocketAddr) -> String {
+        let mut regions: Vec<&str> = self.nodes.iter().map(|(region, ..)| region.as_str()).collect();
+        regions.sort_unstable();
+        regions.dedup();
+        let regions: String = regions.iter().map(|region| format!("[regions.{region}]\n")).collect();
+        let node = |(region, name, address): &(String, String, String)| {
+            format!("[[nodes]]\nname = \"{name}\"\nregion = \"{region}\"\naddress = \"{address}\"\nrole = \"primary\"\n")
+        };
+        let nodes: String = self.nodes.iter().map(node).collect();
+        format!(
+            "listen = [\"{listen}\"]\nworkers = 2\npool_mode = \"{}\"\n[auth]\nmethod = \"{}\"\nusers = \"users.txt\"\n\
+             [pools]\n{}[http]\nlisten = \"{http}\"\n[residency]\n{}\n{regions}{nodes}{}",
+            self.pool_mode, self.method, self.pools, self.residency, self.more
+        )
+    }
+}
+
+/// A running proxy; stopped when dropped.
+pub struct Proxy {
+    process: Process,
+    address: SocketAddr,
+    http: SocketAddr,
+    file: PathBuf,
+    log: PathBuf,
+    /// Holds the configuration and the log.
+    _directory: Option<Scratch>,
+}
+
+impl Proxy {
+    /// Writes the configuration to a directory of its own, starts the proxy on free ports and waits until it answers.
+    pub fn start(configuration: &Configuration) -> Result<Self, String> {
+        let directory = Scratch::new().map_err(|error| format!("a directory for the proxy: {error}"))?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let http = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let file = directory.path().join("domicile.toml");
+        write_configuration(&file, configuration, address, http)?;
+        let mut proxy = Self::start_file(&binary()?, &file, address, http)?;
+        proxy._directory = Some(directory);
+        Ok(proxy)
+    }
+
+    /// Starts `program` with a configuration file that exists; its log goes beside the file.
+    pub fn start_file(program: &Path, file: &Path, address: SocketAddr, http: SocketAddr) -> Result<Self, String> {
+        let log = file.with_extension("log");
+        let output = File::create(&log).map_err(|error| format!("{}: {error}", log.display()))?;
+        let errors = output.try_clone().map_err(|error| format!("{}: {error}", log.display()))?;
+        let mut command = Command::new(program);
+        command.args(["run", "--config"]).arg(file).stdin(Stdio::null()).stdout(output).stderr(errors);
+        let process = Process::start(command, Signal::TERM).map_err(|error| format!("{}: {error}", program.display()))?;
+        let mut proxy = Self { process, address, http, file: file.to_owned(), log, _directory: None };
+        let answers = wait_for(Duration::from_secs(20), || {
+            let ended = proxy.process.exit_status().is_some();
+            (ended || proxy.answers()).then_some(!ended)
+        });
+        match answers {
+            Some(true) => Ok(proxy),
+            _ => Err(format!("the proxy did not start: {}", proxy.log().trim_end())),
+        }
+    }
+
+    /// Whether it says no to an SSLRequest, which it does from its first moment to its last.
+    fn answers(&self) -> bool {
+        let client = TcpStream::connect_timeout(&self.address, Duration::from_millis(200)).is_ok();
+        client
+            && Client::connect(self.address).is_ok_and(|mut client| {
+                client.send(&message::ssl_request());
+                client.set_patience(Duration::from_secs(1));
+                client.byte().is_some()
+            })
+    }
+
+    /// Where it serves PostgreSQL's protocol.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its configuration file.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// Logs in.
+    pub fn login(&self, login: &Login<'_>) -> Result<Client, Transcript> {
+        Client::login(self.address, login)
+    }
+
+    /// Logs in as `postgres` to `demo`.
+    ///
+    /// # Panics
+    /// If the proxy refuses.
+    #[track_caller]
+    pub fn connect(&self) -> Client {
+        match self.login(&Login::default()) {
+            Ok(client) => client,
+            Err(said) => panic!("the proxy refused a login: {said}\n{}", self.log()),
+        }
+    }
+
+    /// Puts another configuration in place of its file, in one step; SIGHUP makes the proxy read it.
+    pub fn configure(&self, configuration: &Configuration) -> Result<(), String> {
+        let next = self.file.with_extension("next");
+        write_configuration(&next, configuration, self.address, self.http)?;
+        fs::rename(&next, &self.file).map_err(|error| format!("{}: {error}", self.file.display()))
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    /// Waits until it has ended, at most `limit`.
+    pub fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
+        self.process.wait(limit)
+    }
+
+    /// Everything it has written to standard output and standard error.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Resident memory, in KiB.
+    pub fn memory_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+    }
+
+    /// Open file descriptors.
+    pub fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.process.id())).map_or(0, Iterator::count)
+    }
+
+    /// GET over its HTTP endpoint: status and body, or what went wrong.
+    pub fn http(&self, path: &str) -> Result<(u16, String), String> {
+        let mut answer = String::new();
+        let ask = || -> std::io::Result<String> {
+            let mut stream = TcpStream::connect_timeout(&self.http, PATIENCE)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+            stream.read_to_string(&mut answer)?;
+            Ok(answer)
+        };
+        let answer = ask().map_err(|error| format!("GET {path}: {error}"))?;
+        let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| format!("GET {path}: {answer:?}"))?;
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+        Ok((status.ok_or_else(|| format!("GET {path}: {head:?}"))?, body.to_owned()))
+    }
+}
+
+fn write_configuration(file: &Path, configuration: &Configuration, listen: SocketAddr, http: SocketAddr) -> Result<(), String> {
+    let users: String = configuration.users.iter().map(|(user, secret)| format!("\"{user}\" \"{secret}\"\n")).collect();
+    let write = |file: &Path, text: String| fs::write(file, text).map_err(|error| format!("{}: {error}", file.display()));
+    write(&file.with_file_name("users.txt"), users)?;
+    write(file, configuration.text(listen, http))
+}
+
+/// The proxy's program: `DOMICILE_BIN` (which `cargo xtask test` sets to the release build), else built here with the dev profile.
+pub fn binary() -> Result<PathBuf, String> {
+    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let build = || {
+        if let Some(program) = std::env::var_os("DOMICILE_BIN") {
+            return Ok(PathBuf::from(program));
+        }
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("/"));
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut command = Command::new(cargo);
+        command.args(["build", "--quiet", "--package", "domicile", "--bin", "domicile"]).current_dir(root);
+        let status = command.status().map_err(|error| format!("cargo: {error}"))?;
+        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+        if status.success() { Ok(target.join("debug/domicile")) } else { Err("the proxy does not build".to_owned()) }
+    };
+    BUILT.get_or_init(build).clone()
+}
