@@ -60,10 +60,9 @@ fn main() -> ExitCode {
     let command_line = match CommandLine::try_parse() {
         Ok(command_line) => command_line,
         Err(message) => {
-            let code = if message.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
             // Nobody is left to tell if this cannot be written.
             message.print().unwrap_or_default();
-            return code;
+            return ExitCode::from(code(&message));
         }
     };
     match command_line.command {
@@ -72,5 +71,35 @@ fn main() -> ExitCode {
         Command::Explain { config, user, database, from, region } => {
             command::explain(&config, &user, &database, from, region.as_deref())
         }
+    }
+}
+
+/// The exit code of what is not a command: help that was asked for is no error.
+fn code(message: &clap::Error) -> u8 {
+    if message.use_stderr() { USAGE } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The exit code of a command line that runs nothing, or none if it would run a command.
+    fn code_of(arguments: &[&str]) -> Option<u8> {
+        CommandLine::try_parse_from(["domicile"].iter().chain(arguments)).err().as_ref().map(code)
+    }
+
+    #[test]
+    fn usage_errors_are_64_and_help_is_0() {
+        assert_eq!(code_of(&["--help"]), Some(0));
+        assert_eq!(code_of(&["--version"]), Some(0));
+        assert_eq!(code_of(&["explain", "--help"]), Some(0));
+        let explain = ["explain", "--config", "f", "--user", "u", "--database", "d", "--from"];
+        for wrong in [&[][..], &["serve"], &["check"], &["run", "f"], &explain, &[&explain[..], &["localhost"]].concat()] {
+            assert_eq!(code_of(wrong), Some(64), "{wrong:?}");
+        }
+        assert_eq!(code_of(&["run", "--config", "f"]), None);
+        assert_eq!(code_of(&["check", "f"]), None);
+        assert_eq!(code_of(&[&explain[..], &["::1"]].concat()), None);
+        assert_eq!(code_of(&[&explain[..], &["10.0.0.1", "--region", "eu-west"]].concat()), None);
     }
 }

@@ -166,7 +166,7 @@ fn a_newer_minor_version_is_negotiated() {
     client.send(&m::startup(m::PROTOCOL_3_0 + 9, &[("user", "postgres"), ("database", "demo"), ("_pq_.unknown", "1")]));
     client.authenticate(&Login::default()).unwrap_or_else(|said| panic!("{said}"));
     let first = &client.greeting.messages[0];
-    assert_eq!((first.tag, first.body.as_slice()), (b'v', &b"\0\0\0\0\0\0\0\x01_pq_.unknown\0"[..]));
+    assert_eq!((first.tag, first.body.as_slice()), (b'v', &b"\0\x03\0\0\0\0\0\x01_pq_.unknown\0"[..]));
 }
 
 #[test]

@@ -213,13 +213,21 @@ pub fn binary() -> Result<PathBuf, String> {
         if let Some(program) = std::env::var_os("DOMICILE_BIN") {
             return Ok(PathBuf::from(program));
         }
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("/"));
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut command = Command::new(cargo);
-        command.args(["build", "--quiet", "--package", "domicile", "--bin", "domicile"]).current_dir(root);
+        command.args(["build", "--quiet", "--package", "domicile", "--bin", "domicile"]).current_dir(root());
         let status = command.status().map_err(|error| format!("cargo: {error}"))?;
-        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-        if status.success() { Ok(target.join("debug/domicile")) } else { Err("the proxy does not build".to_owned()) }
+        if status.success() { Ok(target_directory().join("debug/domicile")) } else { Err("the proxy does not build".to_owned()) }
     };
     BUILT.get_or_init(build).clone()
+}
+
+/// The root of the workspace.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("/"))
+}
+
+/// Where cargo puts what it builds.
+pub fn target_directory() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |directory| root().join(directory))
 }

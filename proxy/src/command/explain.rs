@@ -24,7 +24,7 @@ pub(crate) fn explain(path: &Path, user: &str, database: &str, from: IpAddr, reg
         Decision::Permit { name, .. } => (pool(&config, name, user, database), ExitCode::SUCCESS),
         Decision::Denial { .. } => ("none".to_owned(), ExitCode::from(DENIED)),
     };
-    match writeln!(std::io::stdout(), "{explanation}\npool      {pool}") {
+    match writeln!(std::io::stdout(), "{explanation}\npool       {pool}") {
         Ok(()) => code,
         Err(error) => super::failure(&error),
     }
@@ -46,4 +46,38 @@ fn pool(config: &Config, region: &str, user: &str, database: &str) -> String {
         write!(line, "{separator} {name} ({role} at {address}, user \"{user}\", database \"{database}\")").unwrap_or_default();
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pool_names_nodes_and_logins() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = r#"
+            auth.method = "trust"
+            residency.unbound = "client"
+            [regions.eu]
+            [regions.us]
+            [[nodes]]
+            name = "a"
+            region = "eu"
+            address = "127.0.0.1:5433"
+            [[nodes]]
+            name = "b"
+            region = "eu"
+            address = "/run/pg"
+            role = "replica"
+            user = "app"
+            database = "shop"
+            password = { env = "NOT_SET" }
+        "#;
+        std::fs::write(file.path(), text).unwrap();
+        let (config, _) = super::super::load(file.path(), &|_| Some("unused".to_owned())).unwrap();
+        assert_eq!(
+            pool(&config, "eu", "alice", "crm"),
+            "eu: a (primary at 127.0.0.1:5433, user \"alice\", database \"crm\"), b (replica at /run/pg:5432, user \"app\", database \"shop\")"
+        );
+    }
 }

@@ -59,7 +59,7 @@ pub(super) fn parse<'t>(document: &Document<'_>, text: &'t str) -> Option<DeTabl
 
 /// A table of the file, or one that is absent and therefore has no entries.
 pub(super) struct Section<'a> {
-    pub(super) document: &'a Document<'a>,
+    document: &'a Document<'a>,
     /// Dotted name with a dot at the end, empty for the file itself.
     prefix: String,
     /// Where the section stands; its beginning for the file itself.

@@ -11,7 +11,7 @@
 //! The memory is never freed: a worker lives as long as its process, and memory that the kernel may still write to must not become
 //! something else, whatever way the worker ended. Nothing here knows sockets, or when a shortage should be acted upon.
 
-use std::alloc::{Layout, alloc, alloc_zeroed, handle_alloc_error};
+use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ops::{Index, IndexMut};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -27,7 +27,8 @@ const INCREMENTAL_BYTES: u32 = 64 << 10;
 const PLAIN_BYTES: u32 = 16 << 10;
 /// Most buffers a group may have (the kernel's bound).
 const BUFFERS_MAX: usize = 1 << 15;
-const PAGE_BYTES: usize = 4096;
+/// The largest page of the platforms that Linux has.
+const PAGE_BYTES: usize = 64 << 10;
 
 /// How the kernel fills buffers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,12 +78,11 @@ impl Span {
         self.start += count;
     }
 
-    /// Takes the part `start..end` of `whole` in if it lies directly behind this span.
-    pub fn extend(&mut self, whole: &Self, start: u32, end: u32) -> bool {
-        let neighbours = self.buffer == whole.buffer && self.side == whole.side && self.end == whole.start + start;
+    /// Takes in a span that lies directly behind this one. If true, `next` is to be released: its bytes are this span's now.
+    pub fn extend(&mut self, next: &Self) -> bool {
+        let neighbours = self.buffer == next.buffer && self.side == next.side && self.end == next.start;
         if neighbours {
-            debug_assert!(whole.start + end <= whole.end);
-            self.end = whole.start + end;
+            self.end = next.end;
         }
         neighbours
     }
@@ -166,53 +166,60 @@ pub struct Buffers {
 impl Buffers {
     /// A group of about `bytes` bytes that the kernel knows.
     fn provided(side: Side, mode: BufferMode, bytes: usize, ring: &Ring<'_>) -> io::Result<Self> {
-        let incremental = mode != BufferMode::Plain;
-        let mut buffers = Self::new(side, incremental, bytes);
-        match buffers.provide(ring) {
-            // The flag is unknown before Linux 6.12.
-            Err(error) if mode == BufferMode::Auto && error.raw_os_error() == Some(libc::EINVAL) => {
-                buffers = Self::new(side, false, bytes);
-                buffers.provide(ring)?;
-            }
-            other => other?,
+        let make = |incremental| {
+            Self::new(side, incremental, bytes, |entries, count| {
+                // SAFETY: `entries` has `count` entries and is aligned to pages. It is never freed once this has succeeded, and neither
+                // are the buffers that `new` will describe in it.
+                unsafe { ring.provide_buffers(entries, count, group(side), incremental) }
+            })
+        };
+        match mode {
+            BufferMode::Plain => make(false),
+            BufferMode::Incremental => make(true),
+            // Before Linux 6.12 the flag is unknown.
+            BufferMode::Auto => match make(true) {
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => make(false),
+                other => other,
+            },
         }
-        Ok(buffers)
     }
 
-    fn new(side: Side, incremental: bool, bytes: usize) -> Self {
+    /// `provide` makes the array of entries, whose address and number it gets, known to the kernel.
+    fn new(
+        side: Side,
+        incremental: bool,
+        bytes: usize,
+        provide: impl FnOnce(u64, u16) -> io::Result<()>,
+    ) -> io::Result<Self> {
         let buffer_bytes = if incremental { INCREMENTAL_BYTES } else { PLAIN_BYTES };
         let count = (bytes / buffer_bytes as usize).next_power_of_two().clamp(2, BUFFERS_MAX);
-        let entries_layout = page_aligned(count * size_of::<BufRingEntry>());
-        let memory_layout = page_aligned(count * buffer_bytes as usize);
-        // SAFETY: neither layout is empty, as there are at least two buffers.
-        let entries = unsafe { alloc_zeroed(entries_layout) };
-        // SAFETY: as above. It is not initialised here: only bytes that the kernel has written are ever looked at.
-        let memory = unsafe { alloc(memory_layout) };
-        let (Some(entries), Some(memory)) = (NonNull::new(entries), NonNull::new(memory)) else {
-            handle_alloc_error(memory_layout)
+        let layout = page_aligned(count * size_of::<BufRingEntry>());
+        // SAFETY: the layout is not empty, as there are at least two buffers.
+        let entries = NonNull::new(unsafe { alloc_zeroed(layout) }).unwrap_or_else(|| handle_alloc_error(layout));
+        let mut buffers = Self {
+            side,
+            incremental,
+            buffer_bytes,
+            states: vec![State::default(); count].into_boxed_slice(),
+            available: 0,
+            memory: NonNull::dangling(),
+            entries: entries.cast(),
+            written: 0,
+            published: 0,
         };
-        let states = vec![State::default(); count].into_boxed_slice();
-        let entries = entries.cast();
-        let mut buffers =
-            Self { side, incremental, buffer_bytes, states, available: 0, memory, entries, written: 0, published: 0 };
+        if let Err(error) = provide(entries.expose_provenance().get() as u64, buffers.count()) {
+            // SAFETY: allocated above with this layout, and the kernel has refused it.
+            unsafe { dealloc(entries.as_ptr(), layout) };
+            return Err(error);
+        }
+        let layout = page_aligned(count * buffer_bytes as usize);
+        // SAFETY: not empty, as above. It is not initialised here: only bytes that the kernel has written are ever looked at.
+        buffers.memory = NonNull::new(unsafe { alloc(layout) }).unwrap_or_else(|| handle_alloc_error(layout));
         for buffer in 0..buffers.count() {
             buffers.give_to_kernel(buffer);
         }
         buffers.publish();
-        buffers
-    }
-
-    fn provide(&self, ring: &Ring<'_>) -> io::Result<()> {
-        // SAFETY: `entries` is page-aligned and has `count` entries, all describing parts of `memory`; neither is ever freed.
-        unsafe { ring.provide_buffers(self.entries.addr().get() as u64, self.count(), self.group(), self.incremental) }
-    }
-
-    /// The number under which the kernel knows the group.
-    pub fn group(&self) -> u16 {
-        match self.side {
-            Side::Frontend => 0,
-            Side::Backend => 1,
-        }
+        Ok(buffers)
     }
 
     /// Whether the kernel fills buffers incrementally.
@@ -313,11 +320,13 @@ impl Buffers {
         self.available += 1;
         let address = self.memory.as_ptr().wrapping_add(usize::from(buffer) * self.buffer_bytes as usize);
         let slot = self.written % self.count();
-        // SAFETY: `slot` is inside the array.
-        let entry = unsafe { self.entries.add(usize::from(slot)).as_mut() };
-        // The kernel does not look at this slot: it has at most `count - 1` other buffers, and their slots are before this one. The
-        // first slot also holds the tail, which these three do not touch.
-        entry.set_addr(address.addr() as u64);
+        // SAFETY: `slot` is below the number of entries.
+        let mut entry = unsafe { self.entries.add(usize::from(slot)) };
+        // SAFETY: the array was initialised with zeros and nobody else looks at this entry now: the kernel, which does so only in system
+        // calls of this thread, has at most `count - 1` other buffers, and their entries are the ones before this. (The first entry
+        // also holds the tail. It is not touched by the three calls below, and no other reference to it is alive.)
+        let entry = unsafe { entry.as_mut() };
+        entry.set_addr(address.expose_provenance() as u64);
         entry.set_len(self.buffer_bytes);
         entry.set_bid(buffer);
         self.written = self.written.wrapping_add(1);
@@ -336,6 +345,14 @@ impl Buffers {
 /// The kernel named a buffer that it does not have.
 #[derive(Debug)]
 pub struct UnknownBuffer;
+
+/// The number under which the kernel knows the group of a side.
+pub fn group(side: Side) -> u16 {
+    match side {
+        Side::Frontend => 0,
+        Side::Backend => 1,
+    }
+}
 
 fn page_aligned(bytes: usize) -> Layout {
     match Layout::from_size_align(bytes, PAGE_BYTES) {

@@ -47,7 +47,7 @@ impl Desk {
     }
 
     async fn log_client_in(&self, worker: usize, socket: OwnedFd, peer: Option<SocketAddr>) -> io::Result<LoginOutcome> {
-        let deadline = now() + self.rules().config.limits.login_timeout;
+        let deadline = Instant::now() + self.rules().config.limits.login_timeout;
         if peer.is_some() {
             tune(&socket)?;
         }
@@ -105,14 +105,9 @@ impl Desk {
         let Refused { refusal, subject, audit } = refused;
         let (user, database) = subject.as_ref().map(|(user, database)| (user.as_str(), database.as_str())).unzip();
         let (sqlstate, cause) = (refusal.sqlstate.as_str(), refusal.cause);
-        info!(?peer, user, database, sqlstate, cause, message = refusal.message, "login refused");
+        info!(?peer, user, database, sqlstate, cause, error = refusal.message, "login refused");
         if let Some(record) = audit {
             self.audit.write(record, &self.rules().policy);
         }
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "the deadline of a login begins when its client has connected")]
-fn now() -> Instant {
-    Instant::now()
 }

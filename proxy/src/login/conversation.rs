@@ -96,6 +96,11 @@ impl ClientLogin {
         self.input.extend_from_slice(bytes);
     }
 
+    /// Whether it has been let as far as to prove who it is.
+    pub fn is_authenticating(&self) -> bool {
+        matches!(self.state, State::Authenticating(..))
+    }
+
     /// What is to be done next, by `rules`, while there are `clients` others.
     pub fn step(&mut self, rules: &Rules, clients: u64) -> Step {
         match std::mem::replace(&mut self.state, State::Over) {
@@ -202,7 +207,7 @@ impl ClientLogin {
             None => admission.grant.start(),
         };
         let (reported, reported_by) = rules.reported(&admission.grant, &start);
-        let told = greeting::told(reported, reported_by, &startup.user, &admission.settings);
+        let told = greeting::told(&reported, reported_by, &startup.user, &admission.settings);
         let identity = Identity {
             user: startup.user.as_str().into(),
             database: startup.database.as_str().into(),

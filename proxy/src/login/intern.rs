@@ -15,7 +15,7 @@ pub(super) struct Interner(HashMap<u64, Weak<Parameters>>);
 
 impl Interner {
     /// The set that is equal to this one, or this one.
-    pub(super) fn share(&mut self, parameters: Parameters) -> Arc<Parameters> {
+    pub(super) fn share(&mut self, parameters: Arc<Parameters>) -> Arc<Parameters> {
         let hash = hash(&parameters);
         if let Some(known) = self.0.get(&hash).and_then(Weak::upgrade)
             && *known == parameters
@@ -25,7 +25,6 @@ impl Interner {
         if self.0.len() >= SETS_MAX {
             self.0.retain(|_, known| known.strong_count() > 0);
         }
-        let parameters = Arc::new(parameters);
         if self.0.len() < SETS_MAX {
             self.0.insert(hash, Arc::downgrade(&parameters));
         }
@@ -45,20 +44,20 @@ mod tests {
 
     #[test]
     fn equal_sets_are_shared_and_forgotten_with_their_last_user() {
-        let set = |value: &str| [("TimeZone", value)].into_iter().collect::<Parameters>();
+        let set = |value: &str| Arc::new([("TimeZone", value)].into_iter().collect::<Parameters>());
         let mut interner = Interner::default();
         let first = interner.share(set("UTC"));
         assert!(Arc::ptr_eq(&first, &interner.share(set("UTC"))));
         assert!(!Arc::ptr_eq(&first, &interner.share(set("CET"))));
         drop(first);
-        assert_eq!(*interner.share(set("UTC")), set("UTC"));
+        assert_eq!(interner.share(set("UTC")), set("UTC"));
     }
 
     #[test]
     fn what_is_remembered_is_bounded() {
         let mut interner = Interner::default();
         for index in 0..2 * SETS_MAX {
-            interner.share([("n", index.to_string())].into_iter().collect());
+            interner.share(Arc::new([("n", index.to_string())].into_iter().collect()));
         }
         assert!(interner.0.len() <= SETS_MAX);
     }

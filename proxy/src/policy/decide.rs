@@ -11,6 +11,7 @@
 use std::collections::HashMap;
 
 use super::{Denial, Grant, NoRegion, Policy, Reason};
+use crate::pool::Proof;
 use crate::region::{RegionId, RegionSet, SessionRegion};
 
 /// Proof that a session may be served by the backends of one region, now.
@@ -35,6 +36,12 @@ impl Permit {
     }
 }
 
+impl Proof for Permit {
+    fn region(&self) -> RegionId {
+        self.region
+    }
+}
+
 /// Why a permit names the region that it names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Requirement {
@@ -44,12 +51,6 @@ pub enum Requirement {
     NoRequirement,
     /// A denial for this reason, had the policy been enforced; it is the default region (`enforce = false`).
     WouldBlock(Reason),
-}
-
-impl crate::pool::Proof for Permit {
-    fn region(&self) -> RegionId {
-        self.region
-    }
 }
 
 impl Policy {

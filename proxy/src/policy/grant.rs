@@ -3,7 +3,7 @@
 //! A rule is a pattern of three parts: a user or any, a database or any, a network or any. Rules with the same parts present (and
 //! the same prefix length) have the same *shape*, and two rules of one shape match the same login only if they are equal. So one
 //! hash map holds all rules, and a login is looked up once per shape that occurs: the hit with the lowest position is the first
-//! match. A policy has a handful of shapes, and never more than 4 × (1 + 33 + 129), with one rule as with a million; no list of
+//! match. A policy has a handful of shapes, and never more than 4 × (1 + 129), with one rule as with a million; no list of
 //! rules is ever walked.
 //!
 //! Nothing here knows what a grant leads to.
@@ -120,13 +120,8 @@ struct Pattern {
 struct Shape {
     user: bool,
     database: bool,
-    from: Option<Prefix>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Prefix {
-    ipv4: bool,
-    length: u8,
+    /// The prefix length.
+    from: Option<u8>,
 }
 
 impl Rules {
@@ -176,7 +171,7 @@ impl Rules {
             let user = if shape.user { Some(user?) } else { None };
             let database = if shape.database { Some(database?) } else { None };
             let from = match shape.from {
-                Some(prefix) => Some(prefix.network_of(address?)?),
+                Some(length) => Some(IpNet::new(address?, length).ok()?.trunc()),
                 None => None,
             };
             self.first.get(&Pattern { user, database, from }).copied()
@@ -192,18 +187,11 @@ impl Rules {
 
 impl Pattern {
     fn shape(&self) -> Shape {
-        let from = self.from.map(|network| Prefix { ipv4: network.addr().is_ipv4(), length: network.prefix_len() });
-        Shape { user: self.user.is_some(), database: self.database.is_some(), from }
-    }
-}
-
-impl Prefix {
-    /// The network of this prefix length that `address` is in; `None` in the other address family.
-    fn network_of(self, address: IpAddr) -> Option<IpNet> {
-        if address.is_ipv4() != self.ipv4 {
-            return None;
+        Shape {
+            user: self.user.is_some(),
+            database: self.database.is_some(),
+            from: self.from.map(|network| network.prefix_len()),
         }
-        IpNet::new(address, self.length).ok().map(|network| network.trunc())
     }
 }
 

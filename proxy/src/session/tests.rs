@@ -1,0 +1,12 @@
+//! Conversations with the core, written down: what a client sends, what it gets, and what every server saw.
+//!
+//! [`world::check`] is the only way in. It plays a script several times, with the bytes of both sides delivered whole, one by one, and
+//! cut at every point, and expects the same answers each time. The servers are played by [`model`], which knows just enough of
+//! PostgreSQL to have a transaction status of its own.
+
+mod extended;
+mod faults;
+mod model;
+mod simple;
+mod transactions;
+mod world;

@@ -4,7 +4,7 @@ use expect_test::{Expect, expect};
 
 use super::*;
 
-fn check(source: &Source, name: &str, region: Option<&str>, expected: &Expect) {
+fn check(source: &Source, name: &str, region: Option<&str>, expected: Expect) {
     let subject = Subject { address: Some("10.0.0.7".parse().unwrap()), ..user(name) };
     expected.assert_eq(&explain(&compile(source), &subject, region).to_string());
 }
@@ -13,88 +13,128 @@ fn check(source: &Source, name: &str, region: Option<&str>, expected: &Expect) {
 fn permitted_in_the_start_region() {
     let mut source = source();
     source.regions[0].jurisdiction = Some("EU".to_owned());
-    check(&source, "alice", None, &expect![[r#"
-        subject    user "alice", database "demo", from 10.0.0.7
-        rule       residency.bind[0]
-        grant      eu-west
-        start      eu-west
-        decision   permitted: eu-west (EU)"#]]);
+    check(
+        &source,
+        "alice",
+        None,
+        expect![[r#"
+            subject    user "alice", database "demo", from 10.0.0.7
+            rule       residency.bind[0]
+            grant      eu-west
+            start      eu-west
+            decision   permitted: eu-west (EU)"#]],
+    );
 }
 
 #[test]
 fn permitted_in_the_region_asked_for() {
-    check(&source(), "bob", Some("eu-west"), &expect![[r#"
-        subject    user "bob", database "demo", from 10.0.0.7
-        rule       residency.bind[1]
-        grant      eu-west, us-east, antarctica
-        start      us-east
-        asked      eu-west
-        decision   permitted: eu-west"#]]);
+    check(
+        &source(),
+        "bob",
+        Some("eu-west"),
+        expect![[r#"
+            subject    user "bob", database "demo", from 10.0.0.7
+            rule       residency.bind[1]
+            grant      eu-west, us-east, antarctica
+            start      us-east
+            asked      eu-west
+            decision   permitted: eu-west"#]],
+    );
 }
 
 #[test]
 fn permitted_in_the_default_region() {
     let source =
         Source { unbound: Unbound::Client, no_region: NoRegion::Default, default_region: Some("eu-west".to_owned()), ..source() };
-    check(&source, "postgres", None, &expect![[r#"
-        subject    user "postgres", database "demo", from 10.0.0.7
-        rule       residency.unbound
-        grant      any region that the client names
-        start      none
-        decision   permitted: eu-west, the default region, since no region is set"#]]);
-    check(&source, "alice", Some(""), &expect![[r#"
-        subject    user "alice", database "demo", from 10.0.0.7
-        rule       residency.bind[0]
-        grant      eu-west
-        start      eu-west
-        asked      none
-        decision   permitted: eu-west, the default region, since no region is set"#]]);
+    check(
+        &source,
+        "postgres",
+        None,
+        expect![[r#"
+            subject    user "postgres", database "demo", from 10.0.0.7
+            rule       residency.unbound
+            grant      any region that the client names
+            start      none
+            decision   permitted: eu-west, the default region, since no region is set"#]],
+    );
+    check(
+        &source,
+        "alice",
+        Some(""),
+        expect![[r#"
+            subject    user "alice", database "demo", from 10.0.0.7
+            rule       residency.bind[0]
+            grant      eu-west
+            start      eu-west
+            asked      none
+            decision   permitted: eu-west, the default region, since no region is set"#]],
+    );
 }
 
 #[test]
 fn permitted_by_a_dry_run() {
     let source = Source { unbound: Unbound::Client, enforce: false, default_region: Some("eu-west".to_owned()), ..source() };
-    check(&source, "postgres", Some("atlantis"), &expect![[r#"
-        subject    user "postgres", database "demo", from 10.0.0.7
-        rule       residency.unbound
-        grant      any region that the client names
-        start      none
-        asked      atlantis
-        decision   permitted: eu-west, the default region, since enforce = false; would be denied: no in-region replica for user"#]]);
+    check(
+        &source,
+        "postgres",
+        Some("atlantis"),
+        expect![[r#"
+            subject    user "postgres", database "demo", from 10.0.0.7
+            rule       residency.unbound
+            grant      any region that the client names
+            start      none
+            asked      atlantis
+            decision   permitted: eu-west, the default region, since enforce = false; would be denied: no in-region replica for user"#]],
+    );
 }
 
 #[test]
 fn denied_without_a_node() {
-    check(&Source { unbound: Unbound::Client, ..source() }, "postgres", Some("antarctica"), &expect![[r#"
-        subject    user "postgres", database "demo", from 10.0.0.7
-        rule       residency.unbound
-        grant      any region that the client names
-        start      none
-        asked      antarctica
-        decision   denied: no in-region replica for user (42000)
-        message    Query blocked by route plugin: no in-region replica for user"#]]);
+    check(
+        &Source { unbound: Unbound::Client, ..source() },
+        "postgres",
+        Some("antarctica"),
+        expect![[r#"
+            subject    user "postgres", database "demo", from 10.0.0.7
+            rule       residency.unbound
+            grant      any region that the client names
+            start      none
+            asked      antarctica
+            decision   denied: no in-region replica for user (42000)
+            message    Query blocked by route plugin: no in-region replica for user"#]],
+    );
 }
 
 #[test]
 fn denied_outside_the_grant() {
-    check(&source(), "alice", Some("us-east"), &expect![[r#"
-        subject    user "alice", database "demo", from 10.0.0.7
-        rule       residency.bind[0]
-        grant      eu-west
-        start      eu-west
-        asked      us-east
-        decision   denied: the region is outside the grant (42501)
-        message    permission denied for region "us-east""#]]);
+    check(
+        &source(),
+        "alice",
+        Some("us-east"),
+        expect![[r#"
+            subject    user "alice", database "demo", from 10.0.0.7
+            rule       residency.bind[0]
+            grant      eu-west
+            start      eu-west
+            asked      us-east
+            decision   denied: the region is outside the grant (42501)
+            message    permission denied for region "us-east""#]],
+    );
 }
 
 #[test]
 fn denied_at_login() {
-    check(&source(), "mallory", Some("us-east"), &expect![[r#"
-        subject    user "mallory", database "demo", from 10.0.0.7
-        rule       residency.unbound
-        grant      nothing
-        start      none
-        asked      us-east
-        decision   denied: no residency rule admits the user (28000)
-        message    no residency rule admits user "mallory" to database "demo""#]]);
+    check(
+        &source(),
+        "mallory",
+        Some("us-east"),
+        expect![[r#"
+            subject    user "mallory", database "demo", from 10.0.0.7
+            rule       residency.unbound
+            grant      nothing
+            start      none
+            asked      us-east
+            decision   denied: no residency rule admits the user (28000)
+            message    no residency rule admits user "mallory" to database "demo""#]],
+    );
 }

@@ -74,7 +74,7 @@ fn networks_match_by_address_and_family() {
         from(2, "2001:db8::/32", &["eu-west"]),
         from(3, "::ffff:192.168.0.0/112", &["eu-west"]),
         from(4, "::/0", &["eu-west"]),
-        from(5, "0.0.0.0/0", &["eu-west"]),
+        from(5, "::ffff:0:0/96", &["eu-west"]),
     ];
     let policy = compile(&Source { binds, ..source() });
     let rule = |address| rule(&policy, &Subject { address, ..user("anyone") });

@@ -194,8 +194,9 @@ fn merge(mut settings: Vec<(String, String)>) -> Result<Vec<(String, String)>, S
     Ok(settings)
 }
 
-/// Whether a StartupMessage would read this name as something else than a setting. PostgreSQL has no setting of these names, in
-/// whatever case, and one that got through (`options=-c user=…`) would name another user to a backend.
+/// Whether a StartupMessage could read this name as something else than a setting. One that got through (`options=-c user=…`)
+/// would name another user to a backend. PostgreSQL has no setting of these names, in whatever case; `_pq_.…` it would take as one
+/// from `options`, but then it could not be told from a wish for an extension.
 fn is_protocol_word(name: &[u8]) -> bool {
     name.is_empty()
         || [&b"user"[..], b"database", b"replication", b"options"].iter().any(|word| name.eq_ignore_ascii_case(word))

@@ -1,0 +1,222 @@
+//! Opens backends: chooses the node, connects, logs in, and hands the socket to the worker that asked.
+//!
+//! A region's request goes to that region's nodes and to no others; when none of them can be used, it fails.
+
+use std::fmt::Write as _;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{Instant, timeout_at};
+use tracing::{debug, warn};
+
+use super::backend_login::{BackendLogin, Credentials, Fault, Progress, ServerFacts};
+use super::message::take;
+use super::node::{self, Node};
+use super::socket::{Socket, tune};
+use super::{Desk, Rules, random_bytes, scram};
+use crate::config::{Address, Secret};
+use crate::engine::mailbox::ToWorker;
+use crate::limits::{BACKEND_MESSAGE_BYTES_MAX, STARTUP_PACKET_BYTES_MAX};
+use crate::pool::{BackendInfo, OpenError, OpenRequest, OpenTicket};
+use crate::wire::{SqlState, parse_error, startup};
+
+impl Desk {
+    /// `worker` needs a backend. It gets one, or the reason why not, by its mailbox.
+    pub fn open_backend(self: &Rc<Self>, worker: usize, ticket: OpenTicket, request: OpenRequest) {
+        let desk = Rc::clone(self);
+        tokio_uring::spawn(async move {
+            let answer = match desk.open(&request).await {
+                Ok((socket, info)) => ToWorker::BackendOpened { ticket, socket, info },
+                Err(error) => {
+                    let region = desk.rules().policy.name(request.region).to_owned();
+                    let (database, user) = (&request.database, &request.user);
+                    warn!(region, ?database, ?user, error = describe(&error), "backend could not be opened");
+                    ToWorker::BackendFailed { ticket, error }
+                }
+            };
+            if let Some(mailbox) = desk.mailboxes.get(worker) {
+                mailbox.send(answer);
+            }
+        });
+    }
+
+    async fn open(&self, request: &OpenRequest) -> Result<(OwnedFd, BackendInfo), OpenError> {
+        let rules = self.rules();
+        let mut failure = OpenError::NoNode;
+        for node in node::serving(&rules.nodes, request.region) {
+            let user = node.config.user.as_deref().unwrap_or(&request.user);
+            let database = node.config.database.as_deref().unwrap_or(&request.database);
+            match self.log_in_to(&rules, &node, user, database, &request.settings).await {
+                Ok((socket, facts)) => {
+                    let parameters = self.interner.borrow_mut().share(facts.parameters.into());
+                    debug!(node = &*node.name, ?user, ?database, process_id = facts.process_id, "backend opened");
+                    let (name, region) = (node.name.clone(), node.region);
+                    let (process_id, secret) = (facts.process_id, facts.secret);
+                    return Ok((socket, BackendInfo { node: name, region, parameters, process_id, secret }));
+                }
+                // A server that answers would answer the same at the next try; only one that is not there is passed over.
+                Err(error @ (OpenError::LoginFailed { .. } | OpenError::Protocol { .. })) => return Err(error),
+                Err(error @ (OpenError::Refused { .. } | OpenError::TimedOut { .. } | OpenError::Unreachable { .. } | OpenError::NoNode)) => {
+                    node.probe_soon(Instant::now());
+                    failure = error;
+                }
+            }
+        }
+        Err(failure)
+    }
+
+    /// Connects to a node and logs in, all of it within `pools.connect_timeout`.
+    pub(super) async fn log_in_to(
+        &self,
+        rules: &Rules,
+        node: &Node,
+        user: &str,
+        database: &str,
+        settings: &[(Box<str>, Box<str>)],
+    ) -> Result<(OwnedFd, ServerFacts), OpenError> {
+        let deadline = Instant::now() + rules.config.pools.connect_timeout;
+        let name = || node.name.clone();
+        let unreachable = |error: io::Error| match error.kind() {
+            io::ErrorKind::TimedOut => OpenError::TimedOut { node: name() },
+            _ => OpenError::Unreachable { node: name(), text: error.to_string() },
+        };
+        let protocol = |text: String| OpenError::Protocol { node: name(), text };
+
+        let packet = startup_packet(rules, node, user, database, settings).map_err(protocol)?;
+        let secret = match &node.config.password {
+            Some(password) => Some(Secret::Plain(password.clone())),
+            None => rules.config.auth.users.get(user).cloned(),
+        };
+        let cleartext_allowed = rules.config.auth.backend_cleartext;
+        let credentials = Credentials { user: user.to_owned(), secret, cleartext_allowed };
+        let nonce = random_bytes().map_err(|error| protocol(error.to_string()))?;
+
+        let socket = Socket::new(connect(node, deadline).await?, deadline).map_err(unreachable)?;
+        let mut login = BackendLogin::new(credentials, scram::nonce(&nonce));
+        socket.write_all(packet.into()).await.map_err(unreachable)?;
+        let mut input = BytesMut::new();
+        loop {
+            let message = take(&mut input, BACKEND_MESSAGE_BYTES_MAX);
+            let Some((tag, message)) = message.map_err(|_| protocol("it sent a message of impossible length".to_owned()))? else {
+                let bytes = socket.read().await.map_err(unreachable)?;
+                if bytes.is_empty() {
+                    return Err(unreachable(io::Error::other("it closed the connection during login")));
+                }
+                input.extend_from_slice(&bytes);
+                continue;
+            };
+            let progress = login.receive(tag, &message, &mut self.keys.borrow_mut());
+            match progress {
+                Ok(Progress::Read) => {}
+                Ok(Progress::Send(answer)) => socket.write_all(answer.into()).await.map_err(unreachable)?,
+                // A server that has nothing to answer has nothing to say.
+                Ok(Progress::Ready) if input.is_empty() => return Ok((socket.into_fd(), login.facts)),
+                Ok(Progress::Ready) => return Err(protocol("it goes on after ReadyForQuery".to_owned())),
+                Err(Fault::Refused { error, sqlstate, .. }) => return Err(login_failed(error, sqlstate)),
+                Err(Fault::Protocol(text)) => return Err(protocol(text)),
+            }
+        }
+    }
+}
+
+/// Connects to a node, by `deadline` at the latest.
+pub(super) async fn connect(node: &Node, deadline: Instant) -> Result<OwnedFd, OpenError> {
+    let name = || node.name.clone();
+    let mut result = timeout_at(deadline, dial(&node.config.address)).await;
+    // Refused: perhaps a server that is just restarting. Once more, at once.
+    if matches!(&result, Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused) {
+        result = timeout_at(deadline, dial(&node.config.address)).await;
+    }
+    match result {
+        Ok(Ok(socket)) => Ok(socket),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Err(OpenError::Refused { node: name() }),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => Err(OpenError::TimedOut { node: name() }),
+        Ok(Err(error)) => Err(OpenError::Unreachable { node: name(), text: error.to_string() }),
+        Err(_) => Err(OpenError::TimedOut { node: name() }),
+    }
+}
+
+/// Connects by tokio's own means, because a connect that tokio-uring has begun can not be given up at a deadline. The socket comes
+/// back in blocking mode, as io_uring wants it.
+async fn dial(address: &Address) -> io::Result<OwnedFd> {
+    match address {
+        Address::Tcp { host, port } => {
+            let socket = TcpStream::connect((host.as_str(), *port)).await?.into_std()?;
+            socket.set_nonblocking(false)?;
+            let socket = OwnedFd::from(socket);
+            tune(&socket)?;
+            Ok(socket)
+        }
+        Address::Unix { .. } => {
+            let path = address.socket_path().ok_or(io::ErrorKind::InvalidInput)?;
+            let socket = UnixStream::connect(path).await?.into_std()?;
+            socket.set_nonblocking(false)?;
+            Ok(socket.into())
+        }
+    }
+}
+
+/// The StartupMessage: the client's settings, and the region under each of its names, so that `current_setting` agrees.
+fn startup_packet(
+    rules: &Rules,
+    node: &Node,
+    user: &str,
+    database: &str,
+    settings: &[(Box<str>, Box<str>)],
+) -> Result<Bytes, String> {
+    let options = region_options(&rules.config.residency.parameters, &node.config.region);
+    let mut parameters: Vec<(&str, &str)> = settings.iter().map(|(name, value)| (&**name, &**value)).collect();
+    parameters.push(("options", &options));
+    let packet = startup::encode_startup(user, database, &parameters);
+    if packet.len() > STARTUP_PACKET_BYTES_MAX {
+        return Err("the settings of the session are more than a startup packet takes".to_owned());
+    }
+    Ok(packet)
+}
+
+/// `-c name=region` for each name, escaped as PostgreSQL splits `options`: a backslash keeps white space and backslashes.
+fn region_options(names: &[String], region: &str) -> String {
+    let mut options = String::new();
+    for name in names {
+        let separator = if options.is_empty() { "" } else { " " };
+        // Writing to a String does not fail.
+        if write!(options, "{separator}-c {name}=").is_err() {
+            break;
+        }
+        for character in region.chars() {
+            if character.is_whitespace() || character == '\\' {
+                options.push('\\');
+            }
+            options.push(character);
+        }
+    }
+    options
+}
+
+fn login_failed(error: Bytes, sqlstate: SqlState) -> OpenError {
+    // What the client asked for itself: it may not log in, its database or a setting does not exist, a value is wrong.
+    let fatal_for_client = sqlstate.as_str().starts_with("28")
+        || sqlstate.as_str().starts_with("3D")
+        || sqlstate == SqlState::UNDEFINED_OBJECT
+        || sqlstate == SqlState::INVALID_PARAMETER_VALUE;
+    OpenError::LoginFailed { error, sqlstate: Some(sqlstate), fatal_for_client }
+}
+
+/// An error for the log.
+pub(super) fn describe(error: &OpenError) -> String {
+    match error {
+        OpenError::NoNode => "the region has no node".to_owned(),
+        OpenError::Refused { node } => format!("node \"{node}\" refused the connection"),
+        OpenError::TimedOut { node } => format!("node \"{node}\" did not answer in time"),
+        OpenError::Unreachable { node, text } => format!("node \"{node}\" can not be reached: {text}"),
+        OpenError::LoginFailed { error, sqlstate, .. } => {
+            let text = parse_error(crate::wire::frame::body(error)).map_or_else(String::new, |error| error.message);
+            format!("the server refused the login: {text} ({})", sqlstate.map_or_else(String::new, |state| state.to_string()))
+        }
+        OpenError::Protocol { node, text } => format!("node \"{node}\": {text}"),
+    }
+}

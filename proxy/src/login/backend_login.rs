@@ -1,0 +1,255 @@
+//! The proxy logs in to a server: the client's side of a login, without I/O.
+//!
+//! The server is believed nothing before it has proved what the method lets it prove. It may not ask for a weaker proof than is
+//! configured, may not make us work or remember without bound, and every message that has no place here ends the connection.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use super::md5;
+use super::scram::{self, ClientFinal, ClientFirst, Keys, ScramError};
+use crate::config::Secret;
+use crate::limits::BACKEND_MESSAGE_BYTES_MAX;
+use crate::pool::Parameters;
+use crate::wire::backend::{
+    Authentication, TransactionStatus, backend_key_data_fields, parameter_status_fields, ready_for_query_status,
+};
+use crate::wire::frame::body;
+use crate::wire::frontend::{password, sasl_initial, sasl_response};
+use crate::wire::{SqlState, parse_error, tag};
+
+/// Bytes of all messages of one login. PostgreSQL needs some 500.
+const LOGIN_BYTES_MAX: usize = BACKEND_MESSAGE_BYTES_MAX;
+/// Stretched passwords that are remembered.
+const KEYS_MAX: usize = 1024;
+
+/// As whom the proxy logs in.
+pub(super) struct Credentials {
+    /// The user.
+    pub(super) user: String,
+    /// What proves it, if anything is known.
+    pub(super) secret: Option<Secret>,
+    /// Whether the server may have the password itself.
+    pub(super) cleartext_allowed: bool,
+}
+
+/// One login to one server.
+pub(super) struct BackendLogin {
+    credentials: Credentials,
+    state: State,
+    bytes_left: usize,
+    /// What the server has told.
+    pub(super) facts: ServerFacts,
+}
+
+/// What a server tells of itself while the proxy logs in.
+#[derive(Debug, Default)]
+pub(super) struct ServerFacts {
+    /// ParameterStatus.
+    pub(super) parameters: Parameters,
+    /// Process ID of BackendKeyData; 0 if it sent none.
+    pub(super) process_id: u32,
+    /// Secret of BackendKeyData.
+    pub(super) secret: SmallVec<[u8; 32]>,
+}
+
+enum State {
+    /// The StartupMessage is out.
+    Started(Box<str>),
+    /// A password, or its hash, is out.
+    PasswordSent,
+    /// The client-first-message is out.
+    ScramFirst(ClientFirst),
+    /// The client-final-message is out.
+    ScramFinal(ClientFinal),
+    /// The server has proved that it knows the password too.
+    ScramDone,
+    /// AuthenticationOk is in.
+    Authenticated,
+    /// ReadyForQuery is in, or it failed.
+    Over,
+}
+
+/// How the login goes on.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// With the next message.
+    Read,
+    /// With an answer.
+    Send(Bytes),
+    /// It is over: the server is ready.
+    Ready,
+}
+
+/// Why a login failed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// The server said so: its whole ErrorResponse.
+    Refused {
+        /// The message, header included.
+        error: Bytes,
+        /// Its SQLSTATE.
+        sqlstate: SqlState,
+        /// Its text.
+        text: String,
+    },
+    /// The server broke the protocol, or asked for what is not configured.
+    Protocol(String),
+}
+
+impl BackendLogin {
+    /// A login whose StartupMessage is sent. `nonce` is fresh and random, see [`scram::nonce`].
+    pub(super) fn new(credentials: Credentials, nonce: String) -> Self {
+        let facts = ServerFacts::default();
+        Self { credentials, state: State::Started(nonce.into()), bytes_left: LOGIN_BYTES_MAX, facts }
+    }
+
+    /// Takes one whole message of the server. `keys` remembers what passwords stretch to.
+    ///
+    /// # Errors
+    /// The login has failed; there is nothing more to be done with this connection than to close it.
+    pub(super) fn receive(&mut self, tag: u8, message: &Bytes, keys: &mut KeyCache) -> Result<Progress, Fault> {
+        self.bytes_left = self
+            .bytes_left
+            .checked_sub(message.len())
+            .ok_or_else(|| Fault::Protocol("it sends more than a login needs".to_owned()))?;
+        let state = std::mem::replace(&mut self.state, State::Over);
+        let (state, progress) = match (tag, state) {
+            (tag::backend::ERROR_RESPONSE, _) => return Err(refused(message)),
+            (tag::backend::NOTICE_RESPONSE, state) => (state, Progress::Read),
+            (tag::backend::AUTHENTICATION, state) => {
+                let request = Authentication::parse(body(message)).ok_or_else(|| malformed(tag))?;
+                self.authentication(state, request, keys)?
+            }
+            (tag::backend::PARAMETER_STATUS, State::Authenticated) => {
+                let (name, value) = parameter_status_fields(body(message)).ok_or_else(|| malformed(tag))?;
+                self.facts.parameters.set(&String::from_utf8_lossy(name), &String::from_utf8_lossy(value));
+                (State::Authenticated, Progress::Read)
+            }
+            (tag::backend::BACKEND_KEY_DATA, State::Authenticated) => {
+                let (process_id, secret) = backend_key_data_fields(body(message)).ok_or_else(|| malformed(tag))?;
+                self.facts.process_id = process_id;
+                self.facts.secret = secret.into();
+                (State::Authenticated, Progress::Read)
+            }
+            (tag::backend::READY_FOR_QUERY, State::Authenticated) => match ready_for_query_status(body(message)) {
+                Some(TransactionStatus::Idle) => (State::Over, Progress::Ready),
+                Some(TransactionStatus::InTransaction | TransactionStatus::Failed) | None => return Err(malformed(tag)),
+            },
+            (tag, _) => return Err(Fault::Protocol(format!("it sent {} out of place", shown(tag)))),
+        };
+        self.state = state;
+        Ok(progress)
+    }
+
+    fn authentication(
+        &self,
+        state: State,
+        request: Authentication<'_>,
+        keys: &mut KeyCache,
+    ) -> Result<(State, Progress), Fault> {
+        let Credentials { user, secret, cleartext_allowed } = &self.credentials;
+        match (state, request) {
+            // A server that has begun SCRAM must not end it before it has proved itself.
+            (State::Started(_) | State::PasswordSent | State::ScramDone, Authentication::Ok) => {
+                Ok((State::Authenticated, Progress::Read))
+            }
+            (State::Started(_), Authentication::Cleartext) => match secret {
+                Some(Secret::Plain(_)) if !cleartext_allowed => Err(Fault::Protocol(
+                    "it asks for the password in clear text, which auth.backend_cleartext does not allow".to_owned(),
+                )),
+                Some(Secret::Plain(plain)) => {
+                    Ok((State::PasswordSent, Progress::Send(password(plain.reveal().as_bytes()))))
+                }
+                Some(Secret::Md5(_) | Secret::Scram { .. }) | None => Err(self.no_password("the password in clear text")),
+            },
+            (State::Started(_), Authentication::Md5(salt)) => {
+                let digest = match secret {
+                    Some(Secret::Plain(plain)) => md5::digest(plain.reveal().as_bytes(), user),
+                    Some(Secret::Md5(digest)) => **digest,
+                    Some(Secret::Scram { .. }) | None => return Err(self.no_password("an MD5 password")),
+                };
+                Ok((State::PasswordSent, Progress::Send(password(&md5::answer(&digest, salt)))))
+            }
+            (State::Started(nonce), Authentication::Sasl(mechanisms)) => {
+                if !mechanisms.contains(&scram::MECHANISM) {
+                    return Err(Fault::Protocol(format!("it does not offer {}", scram::MECHANISM)));
+                }
+                if !matches!(secret, Some(Secret::Plain(_))) {
+                    return Err(self.no_password(scram::MECHANISM));
+                }
+                let (first, message) = ClientFirst::begin(nonce.into());
+                Ok((State::ScramFirst(first), Progress::Send(sasl_initial(scram::MECHANISM, &message))))
+            }
+            (State::ScramFirst(first), Authentication::SaslContinue(message)) => {
+                let Some(Secret::Plain(plain)) = secret else { return Err(self.no_password(scram::MECHANISM)) };
+                let derive = |salt: &[u8], iterations| keys.derive(plain.reveal().as_bytes(), salt, iterations);
+                let (last, answer) = first.receive(message, derive).map_err(scram_fault)?;
+                Ok((State::ScramFinal(last), Progress::Send(sasl_response(&answer))))
+            }
+            (State::ScramFinal(last), Authentication::SaslFinal(message)) => {
+                last.receive(message).map_err(scram_fault)?;
+                Ok((State::ScramDone, Progress::Read))
+            }
+            (State::Started(_), Authentication::Other(method)) => {
+                Err(Fault::Protocol(format!("it asks for authentication method {method}, which is not supported")))
+            }
+            _ => Err(Fault::Protocol("it sent an authentication request out of place".to_owned())),
+        }
+    }
+
+    fn no_password(&self, what: &str) -> Fault {
+        let user = &self.credentials.user;
+        Fault::Protocol(format!(
+            "it asks for {what} of user \"{user}\", and no password is known: set password for the node, or give \"{user}\" a plain \
+             password in the users file"
+        ))
+    }
+}
+
+fn refused(message: &Bytes) -> Fault {
+    match parse_error(body(message)) {
+        Some(error) => match error.sqlstate {
+            Some(sqlstate) => Fault::Refused { error: message.clone(), sqlstate, text: error.message },
+            None => Fault::Protocol("it sent an error without SQLSTATE".to_owned()),
+        },
+        None => malformed(tag::backend::ERROR_RESPONSE),
+    }
+}
+
+fn malformed(tag: u8) -> Fault {
+    Fault::Protocol(format!("it sent a malformed {}", shown(tag)))
+}
+
+fn shown(tag: u8) -> String {
+    format!("message of type '{}'", tag.escape_ascii())
+}
+
+fn scram_fault(error: ScramError) -> Fault {
+    Fault::Protocol(match error {
+        ScramError::Malformed(detail) | ScramError::Unsupported(detail) => format!("its SCRAM message is wrong: {detail}"),
+        ScramError::Mismatch => "it does not know the password itself (SCRAM server signature)".to_owned(),
+    })
+}
+
+/// What passwords stretch to, so that a thousand logins with one password cost the work of one.
+#[derive(Default)]
+pub(super) struct KeyCache(HashMap<[u8; 32], Keys>);
+
+impl KeyCache {
+    fn derive(&mut self, password: &[u8], salt: &[u8], iterations: u32) -> Keys {
+        // Named by a hash, so that the password is not kept a second time.
+        let name = scram::hmac(b"name", &[&(salt.len() as u64).to_be_bytes(), salt, &iterations.to_be_bytes(), password]);
+        if let Some(keys) = self.0.get(&name) {
+            return keys.clone();
+        }
+        if self.0.len() >= KEYS_MAX {
+            self.0.clear();
+        }
+        let keys = Keys::derive(password, salt, iterations);
+        self.0.insert(name, keys.clone());
+        keys
+    }
+}

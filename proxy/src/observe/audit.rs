@@ -1,0 +1,167 @@
+//! The record of denials: one line each, in a file of its own or in the log.
+//!
+//! A record says who was denied what, by which rule. It never holds a statement's text, a parameter or a secret.
+
+use std::cell::RefCell;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use tracing::{error, info};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
+
+use crate::policy::Policy;
+use crate::session::AuditRecord;
+
+/// The log target of records that have no file. The log shows it at every level.
+pub const TARGET: &str = "audit";
+
+/// Where records go.
+pub struct AuditLog {
+    path: Option<PathBuf>,
+    file: RefCell<Option<File>>,
+}
+
+impl AuditLog {
+    /// Appends to the file `path`, which is made if it is not there; without one, records go to the log.
+    ///
+    /// # Errors
+    /// The file can not be opened for writing.
+    pub fn open(path: Option<&Path>) -> io::Result<Self> {
+        let file = path.map(append_to).transpose()?;
+        Ok(Self { path: path.map(Path::to_owned), file: RefCell::new(file) })
+    }
+
+    /// Opens the file again, so that whoever rotates it may have moved the old one away.
+    ///
+    /// # Errors
+    /// The file can not be opened; records go on to the old one.
+    pub fn reopen(&self) -> io::Result<()> {
+        if let Some(path) = &self.path {
+            let file = append_to(path)?;
+            self.file.replace(Some(file));
+        }
+        Ok(())
+    }
+
+    /// Writes one record. `policy` has the names of regions.
+    pub fn write(&self, record: &AuditRecord, policy: &Policy) {
+        let served_by = record.served_by.map(|region| policy.name(region));
+        if let Some(file) = self.file.borrow_mut().as_mut() {
+            // One write a line: lines of several writers to one file do not mix.
+            match file.write_all(line(record, served_by).as_bytes()) {
+                Ok(()) => return,
+                Err(error) => error!(%error, "the audit file can not be written; the record follows"),
+            }
+        }
+        info!(
+            target: TARGET,
+            user = ?record.user,
+            database = ?record.database,
+            address = record.address.map(tracing::field::display),
+            region = ?record.region,
+            reason = record.reason.as_str(),
+            rule = &*record.rule,
+            sqlstate = record.sqlstate.as_str(),
+            statement = record.message,
+            served_by,
+            "{}", verdict(record)
+        );
+    }
+}
+
+fn append_to(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).open(path)
+}
+
+fn verdict(record: &AuditRecord) -> &'static str {
+    if record.would_block { "would_block" } else { "deny" }
+}
+
+/// A record as a JSON object and a line end.
+fn line(record: &AuditRecord, served_by: Option<&str>) -> String {
+    let mut time = String::new();
+    // A clock that can not be printed leaves the field empty; the record is worth more than its time.
+    let time = SystemTime.format_time(&mut Writer::new(&mut time)).map_or(Value::Null, |()| Value::from(time));
+    let fields = [
+        ("time", time),
+        ("verdict", verdict(record).into()),
+        ("user", (*record.user).into()),
+        ("database", (*record.database).into()),
+        ("address", record.address.map(|address| address.to_string()).into()),
+        ("region", (*record.region).into()),
+        ("reason", record.reason.as_str().into()),
+        ("rule", (*record.rule).into()),
+        ("sqlstate", record.sqlstate.as_str().into()),
+        ("statement", record.message.into()),
+        ("served_by", served_by.into()),
+    ];
+    let fields: Vec<String> = fields.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+    format!("{{{}}}\n", fields.join(","))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::policy::Reason;
+    use crate::wire::SqlState;
+
+    fn record() -> AuditRecord {
+        AuditRecord {
+            user: "al\"ice\n".into(),
+            database: "demo".into(),
+            address: Some([127, 0, 0, 1].into()),
+            region: "us-east".into(),
+            reason: Reason::NotGranted,
+            rule: "residency.bind[0]".into(),
+            sqlstate: SqlState::INSUFFICIENT_PRIVILEGE,
+            would_block: false,
+            served_by: None,
+            message: "Query",
+        }
+    }
+
+    #[test]
+    fn a_record_is_one_line_of_json() {
+        let line = line(&record(), None);
+        let value: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(line.matches('\n').count(), 1);
+        assert!(value["time"].as_str().is_some_and(|time| time.ends_with('Z')), "{line}");
+        let (_, rest) = line.split_once(',').unwrap();
+        expect_test::expect![[r#"
+            "verdict":"deny","user":"al\"ice\n","database":"demo","address":"127.0.0.1","region":"us-east","reason":"not_granted","rule":"residency.bind[0]","sqlstate":"42501","statement":"Query","served_by":null}
+        "#]]
+        .assert_eq(rest);
+    }
+
+    #[test]
+    fn a_file_that_was_moved_away_is_made_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("audit.jsonl");
+        let log = AuditLog::open(Some(&path)).unwrap();
+        let policy = policy();
+        log.write(&record(), &policy);
+        std::fs::rename(&path, directory.path().join("old")).unwrap();
+        log.write(&record(), &policy);
+        log.reopen().unwrap();
+        log.write(&record(), &policy);
+        let lines = |name: &str| std::fs::read_to_string(directory.path().join(name)).unwrap().lines().count();
+        assert_eq!((lines("old"), lines("audit.jsonl")), (2, 1));
+    }
+
+    pub(in crate::observe) fn policy() -> Policy {
+        let source = crate::policy::Source {
+            regions: Vec::new(),
+            binds: Vec::new(),
+            unbound: crate::policy::Unbound::Block,
+            no_region: crate::policy::NoRegion::Block,
+            default_region: None,
+            enforce: true,
+            block_message: String::new(),
+            block_sqlstate: SqlState::SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION,
+        };
+        Policy::compile(&source, None).unwrap()
+    }
+}

@@ -1,0 +1,189 @@
+//! The counters as Prometheus reads them.
+//!
+//! A scrape takes a snapshot of what the workers and the control thread have counted, and writes that; nothing is registered and
+//! nothing is kept between scrapes. Labels come from the configuration and from lists in the code, never from a client.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+
+use super::LoginCounters;
+use crate::policy::Policy;
+use crate::session::{Counter, Counters};
+
+/// What an answer with metrics says it is (OpenMetrics 1.0, which Prometheus asks for).
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// All that is measured, at one moment.
+#[derive(Debug)]
+pub struct Snapshot {
+    counters: Vec<Family>,
+    gauges: Vec<Family>,
+}
+
+/// A node, as its last probe has found it.
+#[derive(Debug)]
+pub struct NodeSample {
+    /// Its name.
+    pub name: String,
+    /// The name of its region.
+    pub region: String,
+    /// Whether it could be used.
+    pub up: bool,
+}
+
+#[derive(Debug)]
+struct Family {
+    name: &'static str,
+    help: &'static str,
+    rows: Vec<(Labels, u64)>,
+}
+
+type Labels = Vec<(&'static str, String)>;
+
+impl Snapshot {
+    /// Adds up what the workers have counted. `policy` has the names of regions.
+    pub fn take(
+        workers: &[Arc<Counters>],
+        policy: &Policy,
+        logins: &LoginCounters,
+        nodes: impl IntoIterator<Item = NodeSample>,
+    ) -> Self {
+        let sum = |counter: fn(&Counters) -> &Counter| workers.iter().map(|counters| counter(counters).get()).sum::<u64>();
+        let labelled = |label: &'static str, value: &str| vec![(label, value.to_owned())];
+        let counters = vec![
+            Family {
+                name: "residency_decisions",
+                help: "Decisions of the residency policy, by outcome, reason and region of the session",
+                rows: decisions(workers, policy),
+            },
+            Family {
+                name: "logins",
+                help: "Connections of clients, by how their login ended",
+                rows: logins.all().map(|(outcome, count)| (labelled("outcome", outcome.as_str()), count)).collect(),
+            },
+            single("sessions_started", "Sessions that began", sum(|counters| &counters.sessions_total)),
+            single("answers", "Queries, function calls and Syncs answered by a backend", sum(|counters| &counters.answers_total)),
+            single("backends_opened", "Backends opened", sum(|counters| &counters.backends_opened_total)),
+            single("backends_closed", "Backends closed, by either side", sum(|counters| &counters.backends_closed_total)),
+            Family {
+                name: "protocol_errors",
+                help: "Connections ended because the peer broke the protocol, after its login",
+                rows: vec![
+                    (labelled("peer", "frontend"), sum(|counters| &counters.frontend_protocol_errors_total)),
+                    (labelled("peer", "backend"), sum(|counters| &counters.backend_protocol_errors_total)),
+                ],
+            },
+        ];
+        let node_up = |node: NodeSample| (vec![("node", node.name), ("region", node.region)], u64::from(node.up));
+        let gauges = vec![
+            single("sessions", "Sessions there are", sum(|counters| &counters.sessions)),
+            single("sessions_waiting", "Sessions that wait for a backend", sum(|counters| &counters.sessions_waiting)),
+            Family {
+                name: "backends",
+                help: "Backends there are, by state",
+                rows: vec![
+                    (labelled("state", "idle"), sum(|counters| &counters.backends_idle)),
+                    (labelled("state", "busy"), sum(|counters| &counters.backends_busy)),
+                    (labelled("state", "opening"), sum(|counters| &counters.backends_opening)),
+                ],
+            },
+            Family {
+                name: "node_up",
+                help: "Whether the last probe of a node succeeded",
+                rows: nodes.into_iter().map(node_up).collect(),
+            },
+            single("policy_generation", "Residency policies since the start; a reload adds one", policy.generation()),
+        ];
+        Self { counters, gauges }
+    }
+
+    /// The snapshot as text, see [`CONTENT_TYPE`].
+    ///
+    /// # Errors
+    /// None that can happen: writing to memory does not fail.
+    pub fn encode(self) -> Result<String, fmt::Error> {
+        let mut registry = Registry::with_prefix("domicile");
+        registry.register_collector(Box::new(self));
+        let mut text = String::new();
+        text::encode(&mut text, &registry)?;
+        Ok(text)
+    }
+}
+
+fn single(name: &'static str, help: &'static str, value: u64) -> Family {
+    Family { name, help, rows: vec![(Labels::new(), value)] }
+}
+
+fn decisions(workers: &[Arc<Counters>], policy: &Policy) -> Vec<(Labels, u64)> {
+    let mut sums = BTreeMap::<_, u64>::new();
+    for (outcome, region, count) in workers.iter().flat_map(|counters| counters.decisions()) {
+        let region = policy.region_name(&region).to_owned();
+        *sums.entry((outcome.as_str(), outcome.reason(), region)).or_default() += count;
+    }
+    let labels = |(outcome, reason, region): (&str, &str, String)| {
+        vec![("outcome", outcome.to_owned()), ("reason", reason.to_owned()), ("region", region)]
+    };
+    sums.into_iter().map(|(key, count)| (labels(key), count)).collect()
+}
+
+impl Family {
+    fn encode<M: EncodeMetric>(
+        &self,
+        encoder: &mut DescriptorEncoder<'_>,
+        kind: MetricType,
+        metric: fn(u64) -> M,
+    ) -> Result<(), fmt::Error> {
+        let mut family = encoder.encode_descriptor(self.name, self.help, None, kind)?;
+        for (labels, value) in &self.rows {
+            if labels.is_empty() {
+                return metric(*value).encode(family);
+            }
+            metric(*value).encode(family.encode_family(labels)?)?;
+        }
+        Ok(())
+    }
+}
+
+impl Collector for Snapshot {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        for family in &self.counters {
+            family.encode(&mut encoder, MetricType::Counter, ConstCounter::new)?;
+        }
+        for family in &self.gauges {
+            family.encode(&mut encoder, MetricType::Gauge, ConstGauge::new)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+    use crate::observe::LoginOutcome;
+
+    #[test]
+    fn a_scrape_is_text_that_prometheus_reads() {
+        let counters = Arc::new(Counters::default());
+        counters.sessions.set(2);
+        let logins = LoginCounters::default();
+        logins.count(LoginOutcome::Admitted);
+        let node = NodeSample { name: "pg-eu-west".to_owned(), region: "eu-west".to_owned(), up: true };
+        let workers = [counters.clone(), counters];
+        let text = Snapshot::take(&workers, &crate::observe::audit::tests::policy(), &logins, [node]).encode().unwrap();
+        let shown: Vec<&str> = text
+            .lines()
+            .filter(|line| ["sessions ", "admitted", "node_up", "EOF"].iter().any(|word| line.contains(word)))
+            .collect();
+        expect![[""]].assert_eq(&shown.join("\n"));
+    }
+}

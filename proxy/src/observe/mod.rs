@@ -1,0 +1,12 @@
+//! What can be seen from outside: metrics, and the record of denials.
+//!
+//! Everything here is told in the words of the code (region, node, decision, backend), and nothing here ever holds a statement's
+//! text, a parameter, a password or a key. It observes; it decides nothing.
+
+mod audit;
+mod logins;
+mod metrics;
+
+pub use audit::{AuditLog, TARGET as AUDIT_TARGET};
+pub use logins::{LoginCounters, LoginOutcome};
+pub use metrics::{CONTENT_TYPE, NodeSample, Snapshot};

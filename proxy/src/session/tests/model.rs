@@ -1,0 +1,272 @@
+//! A server that knows the protocol, transactions and savepoints, and no data.
+
+use std::collections::HashMap;
+
+use crate::wire::tag::frontend as tag;
+use crate::wire::{Frame, Malformed, Mode, Report, Severity, SqlState, Splitter, TransactionStatus, backend, encode_error, frontend};
+
+/// One backend process.
+pub(super) struct Model {
+    pub(super) region: String,
+    splitter: Splitter,
+    pub(super) status: TransactionStatus,
+    savepoints: Vec<String>,
+    statements: HashMap<Vec<u8>, String>,
+    portals: HashMap<Vec<u8>, String>,
+    skipping: bool,
+    /// COPY FROM STDIN is open; true: in the extended protocol.
+    copying_in: Option<bool>,
+    /// An implicit transaction has begun: extended messages without their Sync.
+    implicit: bool,
+    /// What it was sent, one line a message.
+    pub(super) log: Vec<String>,
+    pub(super) closed: bool,
+}
+
+/// Why a statement fails.
+struct Failure(SqlState, String);
+
+impl Model {
+    pub(super) fn new(region: &str) -> Self {
+        Self {
+            region: region.to_owned(),
+            splitter: Splitter::default(),
+            status: TransactionStatus::Idle,
+            savepoints: Vec::new(),
+            statements: HashMap::new(),
+            portals: HashMap::new(),
+            skipping: false,
+            copying_in: None,
+            implicit: false,
+            log: Vec::new(),
+            closed: false,
+        }
+    }
+
+    /// Takes bytes in and answers.
+    pub(super) fn receive(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut at = 0;
+        let mut answer = Vec::new();
+        let mode = |_: u8, _: usize| Ok::<_, Malformed>(Mode::Gather);
+        while let Some(frame) = self.splitter.next(bytes, &mut at, mode).expect("the proxy sends proper messages") {
+            match frame {
+                Frame::Whole { tag, range } => self.message(tag, &bytes[range.start + 5..range.end], &mut answer),
+                Frame::Gathered { tag, bytes } => self.message(tag, &bytes[5..], &mut answer),
+                Frame::Head { .. } | Frame::GatheredHead { .. } | Frame::Body { .. } => unreachable!("everything is gathered"),
+            }
+        }
+        answer
+    }
+
+    fn message(&mut self, message: u8, body: &[u8], answer: &mut Vec<u8>) {
+        if let Some(extended) = self.copying_in {
+            self.log.push(format!("{}", message as char));
+            return self.copy_message(message, extended, answer);
+        }
+        if self.skipping && message != tag::SYNC && message != tag::TERMINATE {
+            self.log.push(format!("({} skipped)", message as char));
+            return;
+        }
+        match message {
+            tag::QUERY => {
+                let text = String::from_utf8_lossy(frontend::query_text(body).unwrap()).into_owned();
+                self.log.push(format!("Q {}", text.trim_end()));
+                self.query(&text, answer);
+            }
+            tag::PARSE => {
+                let fields = frontend::parse_fields(body).unwrap();
+                let text = String::from_utf8_lossy(fields.text).into_owned();
+                self.log.push(format!("P {}:{text}", String::from_utf8_lossy(fields.name)));
+                self.implicit = true;
+                if self.status == TransactionStatus::Failed && !ends_transaction(&text) {
+                    return self.fail(&aborted(), answer);
+                }
+                if !fields.name.is_empty() && self.statements.contains_key(fields.name) {
+                    return self.fail(&Failure(SqlState::DUPLICATE_PREPARED_STATEMENT, "prepared statement exists".into()), answer);
+                }
+                self.statements.insert(fields.name.to_vec(), text);
+                answer.extend_from_slice(&backend::parse_complete());
+            }
+            tag::BIND => {
+                let names = frontend::bind_names(body).unwrap();
+                self.log.push(format!("B {}:{}", String::from_utf8_lossy(names.portal), String::from_utf8_lossy(names.statement)));
+                match self.statements.get(names.statement) {
+                    Some(text) if self.status == TransactionStatus::Failed && !ends_transaction(text) => self.fail(&aborted(), answer),
+                    Some(text) => {
+                        self.portals.insert(names.portal.to_vec(), text.clone());
+                        answer.extend_from_slice(&backend::bind_complete());
+                    }
+                    None => {
+                        let name = String::from_utf8_lossy(names.statement).into_owned();
+                        let text = format!("prepared statement \"{name}\" does not exist");
+                        self.fail(&Failure(SqlState::INVALID_SQL_STATEMENT_NAME, text), answer);
+                    }
+                }
+            }
+            tag::DESCRIBE => {
+                let (target, _) = frontend::describe_fields(body).unwrap();
+                self.log.push("D".into());
+                if matches!(target, frontend::Target::Statement) {
+                    answer.extend_from_slice(&backend::parameter_description_empty());
+                }
+                answer.extend_from_slice(&backend::row_description_text("x", 0));
+            }
+            tag::EXECUTE => {
+                let (portal, _) = frontend::execute_fields(body).unwrap();
+                self.log.push(format!("E {}", String::from_utf8_lossy(portal)));
+                let Some(text) = self.portals.get(portal).cloned() else {
+                    return self.fail(&Failure(SqlState::INVALID_CURSOR_NAME, "portal does not exist".into()), answer);
+                };
+                match self.statement(&text, true, answer) {
+                    Ok(()) => {}
+                    Err(failure) => self.fail(&failure, answer),
+                }
+            }
+            tag::CLOSE => {
+                let (_, name) = frontend::close_fields(body).unwrap();
+                self.log.push(format!("C {}", String::from_utf8_lossy(name)));
+                self.statements.remove(name);
+                answer.extend_from_slice(&backend::close_complete());
+            }
+            tag::SYNC => {
+                self.log.push("S".into());
+                self.skipping = false;
+                self.implicit = false;
+                if self.status == TransactionStatus::Idle {
+                    self.portals.clear();
+                }
+                answer.extend_from_slice(&backend::ready_for_query(self.status));
+            }
+            tag::FUNCTION_CALL => {
+                self.log.push("F".into());
+                answer.extend_from_slice(&[b'V', 0, 0, 0, 8, 255, 255, 255, 255]);
+                answer.extend_from_slice(&backend::ready_for_query(self.status));
+            }
+            tag::TERMINATE => {
+                self.log.push("X".into());
+                self.closed = true;
+            }
+            other => self.log.push(format!("{}", other as char)),
+        }
+    }
+
+    fn copy_message(&mut self, message: u8, extended: bool, answer: &mut Vec<u8>) {
+        match message {
+            tag::COPY_DONE => {
+                self.copying_in = None;
+                answer.extend_from_slice(&backend::command_complete("COPY 1"));
+            }
+            tag::COPY_FAIL => {
+                self.copying_in = None;
+                let failure = Failure(SqlState::QUERY_CANCELED, "COPY from stdin failed".into());
+                if extended {
+                    return self.fail(&failure, answer);
+                }
+                self.error(&failure, answer);
+            }
+            _ => return,
+        }
+        if !extended {
+            answer.extend_from_slice(&backend::ready_for_query(self.status));
+        }
+    }
+
+    fn query(&mut self, text: &str, answer: &mut Vec<u8>) {
+        let mut any = false;
+        for statement in text.split(';').map(str::trim).filter(|statement| !statement.is_empty()) {
+            any = true;
+            if let Err(failure) = self.statement(statement, false, answer) {
+                self.error(&failure, answer);
+                break;
+            }
+            if self.copying_in.is_some() {
+                return;
+            }
+        }
+        if !any {
+            answer.extend_from_slice(&backend::empty_query_response());
+        }
+        answer.extend_from_slice(&backend::ready_for_query(self.status));
+    }
+
+    fn fail(&mut self, failure: &Failure, answer: &mut Vec<u8>) {
+        self.error(failure, answer);
+        self.skipping = true;
+    }
+
+    fn error(&mut self, failure: &Failure, answer: &mut Vec<u8>) {
+        if self.status == TransactionStatus::InTransaction {
+            self.status = TransactionStatus::Failed;
+        }
+        let report =
+            Report { severity: Severity::Error, sqlstate: failure.0, message: &failure.1, detail: None, hint: None, position: None };
+        answer.extend_from_slice(&encode_error(&report));
+    }
+
+    fn statement(&mut self, text: &str, extended: bool, answer: &mut Vec<u8>) -> Result<(), Failure> {
+        let lower = text.trim().to_lowercase();
+        let word = |n: usize| lower.split_whitespace().nth(n).unwrap_or_default().to_owned();
+        if self.status == TransactionStatus::Failed && !ends_transaction(&lower) {
+            return Err(aborted());
+        }
+        let tag = match word(0).as_str() {
+            "begin" | "start" => {
+                if word(1) == "bad" {
+                    return Err(Failure(SqlState::INVALID_PARAMETER_VALUE, "bad transaction mode".into()));
+                }
+                self.status = TransactionStatus::InTransaction;
+                "BEGIN".to_owned()
+            }
+            "commit" | "end" | "rollback" | "abort" if word(1) == "to" => {
+                let name = lower.split_whitespace().last().unwrap_or_default().to_owned();
+                let Some(at) = self.savepoints.iter().rposition(|known| *known == name) else {
+                    return Err(Failure(SqlState::INVALID_SAVEPOINT_SPECIFICATION, "savepoint does not exist".into()));
+                };
+                self.savepoints.truncate(at + 1);
+                self.status = TransactionStatus::InTransaction;
+                "ROLLBACK".to_owned()
+            }
+            verb @ ("commit" | "end" | "rollback" | "abort") => {
+                let commits = matches!(verb, "commit" | "end") && self.status != TransactionStatus::Failed;
+                let chain = lower.ends_with("chain");
+                self.savepoints.clear();
+                self.status = if chain { TransactionStatus::InTransaction } else { TransactionStatus::Idle };
+                if commits { "COMMIT".to_owned() } else { "ROLLBACK".to_owned() }
+            }
+            "savepoint" => {
+                self.savepoints.push(word(1));
+                "SAVEPOINT".to_owned()
+            }
+            "fail" => return Err(Failure(SqlState::WARNING, "it fails".into())),
+            "copy" if lower.ends_with("stdin") => {
+                self.copying_in = Some(extended);
+                answer.extend_from_slice(&[b'G', 0, 0, 0, 7, 0, 0, 0]);
+                return Ok(());
+            }
+            "copy" => {
+                answer.extend_from_slice(&[b'H', 0, 0, 0, 7, 0, 0, 0, b'd', 0, 0, 0, 6, b'1', b'\n', b'c', 0, 0, 0, 4]);
+                "COPY 1".to_owned()
+            }
+            "select" => {
+                if !extended {
+                    answer.extend_from_slice(&backend::row_description_text("x", 0));
+                }
+                answer.extend_from_slice(&backend::data_row_text(Some(&self.region)));
+                "SELECT 1".to_owned()
+            }
+            "insert" => "INSERT 0 1".to_owned(),
+            other => other.to_uppercase(),
+        };
+        answer.extend_from_slice(&backend::command_complete(&tag));
+        Ok(())
+    }
+}
+
+fn aborted() -> Failure {
+    Failure(SqlState::IN_FAILED_SQL_TRANSACTION, "aborted (says the server)".into())
+}
+
+fn ends_transaction(text: &str) -> bool {
+    let lower = text.trim().to_lowercase();
+    ["commit", "end", "rollback", "abort"].iter().any(|word| lower.starts_with(word))
+}

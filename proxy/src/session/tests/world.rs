@@ -1,0 +1,419 @@
+//! One core, its clients and its model servers, and the scripts that are played with them.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use expect_test::Expect;
+
+use super::model::Model;
+use crate::policy::{BindSource, NoRegion, Policy, RegionSource, Source, Unbound};
+use crate::pool::{BackendInfo, BackendKey, OpenError, Parameters, PoolMode, Quotas, SessionKey, Settings};
+use crate::session::{Core, CoreSettings, Counters, Identity, Login, Output, Outputs, Payload};
+use crate::table::Publisher;
+use crate::wire::{Frame, Malformed, Mode, SqlState, Splitter, TransactionStatus, backend, frontend, parse_error};
+
+/// How bytes are delivered.
+#[derive(Clone, Copy)]
+pub(super) enum Cut {
+    Whole,
+    OneByOne,
+    At(usize),
+}
+
+/// What a script runs under.
+#[derive(Clone)]
+pub(super) struct Setup {
+    pub(super) mode: PoolMode,
+    pub(super) source: Source,
+    pub(super) size: u32,
+}
+
+pub(super) fn transaction_mode() -> Setup {
+    Setup { mode: PoolMode::Transaction, source: source(), size: 20 }
+}
+
+pub(super) fn session_mode() -> Setup {
+    Setup { mode: PoolMode::Session, ..transaction_mode() }
+}
+
+/// Two regions, and clients that may choose any.
+pub(super) fn source() -> Source {
+    let region = |name: &str| RegionSource { name: name.into(), jurisdiction: None, has_nodes: true };
+    Source {
+        regions: vec![region("eu"), region("us")],
+        binds: Vec::new(),
+        unbound: Unbound::Client,
+        no_region: NoRegion::Block,
+        default_region: None,
+        enforce: true,
+        block_message: "blocked: {reason}".into(),
+        block_sqlstate: SqlState::try_from("42000").unwrap(),
+    }
+}
+
+pub(super) fn bound_to(regions: &[&str]) -> Source {
+    let regions = regions.iter().map(|name| (*name).to_owned()).collect();
+    let bind = BindSource { user: Some("app".into()), database: None, from: None, regions, label: "residency.bind[0]".into() };
+    Source { binds: vec![bind], ..source() }
+}
+
+/// Plays a script in every way of delivery and compares what is said with what is expected.
+///
+/// A line of the script is what one client sends at once, messages parted by ` | `: `Q text`, `P name:text`, `B portal:statement`,
+/// `D S:name`, `D P:name`, `E portal`, `C S:name`, `S`, `H`, `F`, `d data`, `c`, `f`, `X`. A line may begin with the client's name and
+/// `> ` (default `a`). Lines that begin with `!` do something to the world, see [`World::act`].
+pub(super) fn check(setup: Setup, script: &str, expect: Expect) {
+    let whole = World::new(&setup).play(script, Cut::Whole);
+    expect.assert_eq(&whole);
+    assert_eq!(whole, World::new(&setup).play(script, Cut::OneByOne), "delivered byte by byte");
+    let longest = script.lines().map(|line| encode_line(line).1.len()).max().unwrap_or(0);
+    for at in 1..longest {
+        assert_eq!(whole, World::new(&setup).play(script, Cut::At(at)), "cut at byte {at}");
+    }
+}
+
+pub(super) struct World {
+    core: Core,
+    publisher: Arc<Publisher<Policy>>,
+    source: Source,
+    pub(super) servers: HashMap<BackendKey, Model>,
+    clients: HashMap<String, Client>,
+    names: HashMap<SessionKey, String>,
+    down: Vec<String>,
+    now: Instant,
+    out: Outputs,
+    said: String,
+    /// Bytes on their way from servers to the core.
+    replies: Vec<(BackendKey, Vec<u8>)>,
+    frozen: bool,
+}
+
+struct Client {
+    session: SessionKey,
+    splitter: Splitter,
+    open: bool,
+}
+
+impl World {
+    pub(super) fn new(setup: &Setup) -> Self {
+        let policy = Arc::new(Policy::compile(&setup.source, None).unwrap());
+        let publisher = Arc::new(Publisher::new(policy));
+        #[expect(clippy::disallowed_methods, reason = "only differences of it are used")]
+        let now = Instant::now();
+        let pools = Settings {
+            mode: setup.mode,
+            size: setup.size,
+            per_region_max: None,
+            wait_timeout: Duration::from_secs(120),
+            idle_timeout: Duration::from_secs(600),
+            lifetime: Duration::from_secs(3600),
+            workers: 1,
+        };
+        let settings = CoreSettings {
+            pools,
+            parameters: ["domicile.region".to_owned(), "helios.region".to_owned()].into(),
+            nodes: [Some("node-eu".into()), Some("node-us".into())].into(),
+        };
+        let core =
+            Core::new(settings, publisher.reader(), Arc::new(Quotas::default()), Arc::new(Counters::default()), 0, now);
+        Self {
+            core,
+            publisher,
+            source: setup.source.clone(),
+            servers: HashMap::new(),
+            clients: HashMap::new(),
+            names: HashMap::new(),
+            down: Vec::new(),
+            now,
+            out: Vec::new(),
+            said: String::new(),
+            replies: Vec::new(),
+            frozen: false,
+        }
+    }
+
+    pub(super) fn play(&mut self, script: &str, cut: Cut) -> String {
+        for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            writeln!(self.said, "{line}").unwrap();
+            if let Some(act) = line.strip_prefix('!') {
+                self.act(act, cut);
+                self.log_servers();
+                continue;
+            }
+            let (client, bytes) = encode_line(line);
+            let session = self.client(client);
+            for piece in pieces(&bytes, cut) {
+                if self.clients[client].open {
+                    self.core.frontend_received(session, piece, &mut self.out);
+                    self.carry_out(piece);
+                    self.deliver(cut);
+                }
+            }
+            self.log_servers();
+        }
+        std::mem::take(&mut self.said)
+    }
+
+    /// `kill eu`: every backend there breaks. `down eu` / `up eu`. `tick 130`: seconds pass. `freeze` / `thaw`: servers keep their answers.
+    /// `leave`: client a is gone. `policy …`: the same source with one change.
+    fn act(&mut self, act: &str, cut: Cut) {
+        let (verb, rest) = act.split_once(' ').unwrap_or((act, ""));
+        match verb {
+            "kill" => {
+                let dead: Vec<BackendKey> = self.servers.iter().filter(|(_, model)| model.region == rest).map(|(key, _)| *key).collect();
+                for key in dead {
+                    self.servers.remove(&key);
+                    self.core.backend_closed(key, &mut self.out);
+                    self.carry_out(&[]);
+                }
+            }
+            "down" => self.down.push(rest.to_owned()),
+            "up" => self.down.retain(|region| region != rest),
+            "tick" => {
+                self.now += Duration::from_secs(rest.parse().unwrap());
+                self.core.tick(self.now, &mut self.out);
+                self.carry_out(&[]);
+            }
+            "freeze" => self.frozen = true,
+            "thaw" => {
+                self.frozen = false;
+                self.deliver(cut);
+            }
+            "leave" => {
+                let session = self.clients[rest].session;
+                self.core.frontend_closed(session, &mut self.out);
+                self.carry_out(&[]);
+                self.deliver(cut);
+            }
+            "grant" => {
+                self.source = bound_to(&rest.split(' ').collect::<Vec<_>>());
+                let next = Policy::compile(&self.source, Some(&self.publisher.current())).unwrap();
+                self.publisher.publish(Arc::new(next));
+            }
+            "drain" => {
+                self.core.drain(&mut self.out);
+                self.carry_out(&[]);
+                self.deliver(cut);
+            }
+            "server" => {
+                // Bytes that a server sends on its own.
+                let (region, what) = rest.split_once(' ').unwrap();
+                let key = *self.servers.iter().find(|(_, model)| model.region == region).unwrap().0;
+                let bytes = match what {
+                    "row" => backend::data_row_text(Some("x")),
+                    "idle" => backend::ready_for_query(TransactionStatus::Idle),
+                    "notice" => super::super::plan::none_warning(),
+                    "timezone" => backend::parameter_status("TimeZone", "Mars"),
+                    "sjis" => backend::parameter_status("client_encoding", "SJIS"),
+                    other => panic!("{other}"),
+                };
+                self.core.backend_received(key, &bytes, &mut self.out);
+                self.carry_out(&bytes);
+                self.deliver(cut);
+            }
+            other => panic!("unknown act {other}"),
+        }
+    }
+
+    fn client(&mut self, name: &str) -> SessionKey {
+        if let Some(client) = self.clients.get(name) {
+            return client.session;
+        }
+        let identity = Identity {
+            user: "app".into(),
+            database: "demo".into(),
+            address: None,
+            settings: Arc::new([]),
+            startup_region: None,
+        };
+        let login = Login { identity, told: parameters(), process_id: 1, secret: [0; 4] };
+        let session = self.core.client_ready(login, self.now, &mut self.out);
+        self.names.insert(session, name.to_owned());
+        self.clients.insert(name.to_owned(), Client { session, splitter: Splitter::default(), open: true });
+        self.carry_out(&[]);
+        session
+    }
+
+    /// Does what the core wants done; what is opened is opened at once.
+    fn carry_out(&mut self, chunk: &[u8]) {
+        let mut chunk = chunk;
+        loop {
+            let outputs = std::mem::take(&mut self.out);
+            if outputs.is_empty() {
+                return;
+            }
+            for output in outputs {
+                match output {
+                    Output::ToFrontend(session, payload) => self.show(session, &resolve(payload, chunk)),
+                    Output::ToBackend(key, payload) => {
+                        let bytes = resolve(payload, chunk);
+                        if let Some(model) = self.servers.get_mut(&key) {
+                            let answer = model.receive(&bytes);
+                            self.replies.push((key, answer));
+                        }
+                    }
+                    Output::CloseFrontend(session) => {
+                        let name = self.names[&session].clone();
+                        writeln!(self.said, "  {}closed", prefix(&name)).unwrap();
+                        self.clients.get_mut(&name).unwrap().open = false;
+                    }
+                    Output::CloseBackend(key, farewell) => {
+                        if let Some(mut model) = self.servers.remove(&key) {
+                            model.log.push(format!("closed: {farewell:?}"));
+                            self.log_server(&mut model);
+                        }
+                    }
+                    Output::OpenBackend(ticket, request) => {
+                        let region = self.publisher.current().name(request.region).to_owned();
+                        if self.down.contains(&region) {
+                            let node = format!("node-{region}").into();
+                            self.core.backend_failed(ticket, OpenError::Refused { node }, &mut self.out);
+                            continue;
+                        }
+                        let info = BackendInfo {
+                            node: format!("node-{region}").into(),
+                            region: request.region,
+                            parameters: parameters(),
+                            process_id: 1,
+                            secret: Default::default(),
+                        };
+                        // The model must be there before the core sends to it.
+                        let before = self.out.len();
+                        if let Some(key) = self.core.backend_opened(ticket, info, &mut self.out) {
+                            self.servers.insert(key, Model::new(&region));
+                        }
+                        let _ = before;
+                    }
+                    Output::Audit(record) => {
+                        let what = if record.would_block { "would block" } else { "denied" };
+                        writeln!(self.said, "  audit: {what} {:?} at {} by {}", &*record.region, record.message, record.rule).unwrap();
+                    }
+                    Output::PauseFrontend(_) | Output::ResumeFrontend(_) | Output::MoveBackend { .. } | Output::QuotaFreed { .. } => {}
+                }
+            }
+            chunk = &[];
+        }
+    }
+
+    /// Delivers what servers have answered, until nothing is on its way.
+    fn deliver(&mut self, cut: Cut) {
+        if self.frozen {
+            return;
+        }
+        while !self.replies.is_empty() {
+            let (key, bytes) = self.replies.remove(0);
+            self.core.backend_flushed(key, &mut self.out);
+            self.carry_out(&[]);
+            for piece in pieces(&bytes, cut) {
+                self.core.backend_received(key, piece, &mut self.out);
+                self.carry_out(piece);
+            }
+        }
+    }
+
+    fn show(&mut self, session: SessionKey, bytes: &[u8]) {
+        let name = self.names.get(&session).cloned().unwrap_or_default();
+        let Some(client) = self.clients.get_mut(&name) else { return };
+        let mut at = 0;
+        let mode = |_: u8, _: usize| Ok::<_, Malformed>(Mode::Gather);
+        while let Some(frame) = client.splitter.next(bytes, &mut at, mode).expect("clients get proper messages") {
+            let line = match frame {
+                Frame::Whole { tag, range } => describe(tag, &bytes[range.start + 5..range.end]),
+                Frame::Gathered { tag, bytes } => describe(tag, &bytes[5..]),
+                Frame::Head { .. } | Frame::GatheredHead { .. } | Frame::Body { .. } => unreachable!("everything is gathered"),
+            };
+            writeln!(self.said, "  {}{line}", prefix(&name)).unwrap();
+        }
+    }
+
+    fn log_servers(&mut self) {
+        let mut keys: Vec<BackendKey> = self.servers.keys().copied().collect();
+        keys.sort_by_key(|key| key.index);
+        for key in keys {
+            let mut model = self.servers.remove(&key).unwrap();
+            self.log_server(&mut model);
+            self.servers.insert(key, model);
+        }
+    }
+
+    fn log_server(&mut self, model: &mut Model) {
+        for line in model.log.drain(..) {
+            writeln!(self.said, "    {}: {line}", model.region).unwrap();
+        }
+    }
+}
+
+fn prefix(name: &str) -> String {
+    if name == "a" { String::new() } else { format!("{name}: ") }
+}
+
+fn parameters() -> Arc<Parameters> {
+    Arc::new([("TimeZone", "UTC")].into_iter().collect())
+}
+
+fn resolve(payload: Payload, chunk: &[u8]) -> Vec<u8> {
+    match payload {
+        Payload::Span { start, end } => chunk[start as usize..end as usize].to_vec(),
+        Payload::Owned(bytes) => bytes.to_vec(),
+    }
+}
+
+fn pieces(bytes: &[u8], cut: Cut) -> Vec<&[u8]> {
+    match cut {
+        Cut::Whole => vec![bytes],
+        Cut::OneByOne => bytes.chunks(1).collect(),
+        Cut::At(at) => {
+            let (head, tail) = bytes.split_at(at.min(bytes.len()));
+            [head, tail].into_iter().filter(|piece| !piece.is_empty()).collect()
+        }
+    }
+}
+
+fn encode_line(line: &str) -> (&str, Vec<u8>) {
+    let (client, messages) = match line.split_once("> ") {
+        Some((client, rest)) if client.len() == 1 => (client, rest),
+        _ => ("a", line),
+    };
+    (client, messages.split(" | ").flat_map(encode).collect())
+}
+
+fn encode(message: &str) -> Vec<u8> {
+    let (verb, rest) = message.split_once(' ').unwrap_or((message, ""));
+    let named = || rest.split_once(':').unwrap_or(("", rest));
+    match verb {
+        "Q" => frontend::query(rest.as_bytes()).to_vec(),
+        "P" => frontend::parse(named().0.as_bytes(), named().1.as_bytes(), &[]).to_vec(),
+        "B" => frontend::bind(named().0.as_bytes(), named().1.as_bytes()).to_vec(),
+        "D" if rest.starts_with('S') => frontend::describe_statement(named().1.as_bytes()).to_vec(),
+        "D" => frontend::describe_portal(named().1.as_bytes()).to_vec(),
+        "E" => frontend::execute(rest.as_bytes(), 0).to_vec(),
+        "C" => frontend::close_statement(named().1.as_bytes()).to_vec(),
+        "S" => frontend::sync().to_vec(),
+        "H" => frontend::flush().to_vec(),
+        "F" => [&b"F\0\0\0\x0e\0\0\0\x01\0\0\0\0\0\0"[..]].concat(),
+        "X" => frontend::terminate().to_vec(),
+        "d" | "c" | "f" => {
+            let body = if verb == "f" { format!("{rest}\0") } else { rest.to_owned() };
+            let length = u32::try_from(body.len() + 4).unwrap();
+            [verb.as_bytes(), &length.to_be_bytes(), body.as_bytes()].concat()
+        }
+        "raw" => rest.split(' ').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn describe(tag: u8, body: &[u8]) -> String {
+    let name = tag as char;
+    match tag {
+        b'Z' | b'C' | b'S' => format!("{name} {}", String::from_utf8_lossy(body).trim_end_matches('\0').replace('\0', "=")),
+        b'E' | b'N' => {
+            let fields = parse_error(body).expect("a proper error");
+            let hint = if body.windows(2).any(|pair| pair == b"\0H") { " (HINT)" } else { "" };
+            format!("{name} {} {}: {}{hint}", fields.severity, fields.sqlstate.unwrap(), fields.message)
+        }
+        b'D' => format!("D {}", String::from_utf8_lossy(body.get(6..).unwrap_or_default())),
+        _ => name.to_string(),
+    }
+}

@@ -1,0 +1,166 @@
+//! `cargo xtask test`: everything, fast things first. Every step runs even if an earlier one failed; the last line counts.
+//!
+//! The steps name the whole workspace, so that cargo chooses the same features for all of them and builds every dependency once.
+//! The end-to-end tests drive the release build, which is what is shipped.
+
+use std::process::Command;
+use std::time::Duration;
+
+use domicile_tests::proxy::{root, target_directory};
+
+use crate::progress::{Outcome, seconds, watch};
+use crate::tidy;
+
+const STEPS: [(&str, fn(&str) -> Result<Report, String>); 6] =
+    [("fmt", fmt), ("clippy", clippy), ("tidy", check_tidy), ("unit", unit), ("loom", loom), ("e2e", e2e)];
+
+/// What a step found.
+#[derive(Default)]
+struct Report {
+    passed: usize,
+    failed: usize,
+    skipped: Vec<String>,
+    took: Duration,
+    /// What explains the failures.
+    output: String,
+}
+
+/// Runs all steps, one step, or the tests with a name that contains `filter`.
+pub fn run(filter: Option<&str>) -> Result<(), String> {
+    let step_asked_for = filter.is_some_and(|filter| STEPS.iter().any(|(name, _)| *name == filter));
+    let is_asked_for = |name: &str| match filter {
+        None => true,
+        Some(filter) if step_asked_for => name == filter,
+        Some(_) => matches!(name, "unit" | "e2e"),
+    };
+    let names = filter.filter(|_| !step_asked_for).unwrap_or("");
+
+    let mut total = Report::default();
+    for (name, step) in STEPS.iter().filter(|(name, _)| is_asked_for(name)) {
+        let report = step(names).unwrap_or_else(|error| Report { failed: 1, output: error, ..Report::default() });
+        if report.failed > 0 {
+            println!("{}", report.output.trim_end());
+        }
+        let Report { passed, failed, skipped, took, .. } = report;
+        println!("{name:<7} {passed:>4} passed {failed:>3} failed {:>3} skipped  {:>6}", skipped.len(), seconds(took));
+        total.passed += passed;
+        total.failed += failed;
+        total.skipped.extend(skipped);
+    }
+    total.skipped.iter().for_each(|line| println!("{line}"));
+    println!("{} passed, {} failed, {} skipped", total.passed, total.failed, total.skipped.len());
+    if total.failed > 0 { std::process::exit(1) } else { Ok(()) }
+}
+
+/// A step that passes or fails as a whole.
+fn one(outcome: Outcome) -> Report {
+    let passed = usize::from(outcome.success);
+    Report { passed, failed: 1 - passed, took: outcome.took, output: outcome.output, ..Report::default() }
+}
+
+fn cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(arguments).current_dir(root()).env("CARGO_TERM_COLOR", "never");
+    command
+}
+
+fn fmt(_: &str) -> Result<Report, String> {
+    watch("fmt", cargo(&["fmt", "--all", "--check"])).map(one)
+}
+
+fn clippy(_: &str) -> Result<Report, String> {
+    let arguments = ["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"];
+    watch("clippy", cargo(&arguments)).map(one)
+}
+
+fn check_tidy(_: &str) -> Result<Report, String> {
+    tidy::run().map(|()| Report { passed: 1, ..Report::default() })
+}
+
+fn unit(names: &str) -> Result<Report, String> {
+    let nextest = cargo(&["nextest", "--version"]).output().is_ok_and(|output| output.status.success());
+    let mut command = if nextest {
+        // The lines of skipped tests are printed by tests that pass.
+        cargo(&["nextest", "run", "--workspace", "--lib", "--bins", "--no-fail-fast", "--no-tests=pass", "--success-output=final"])
+    } else {
+        cargo(&["test", "--workspace", "--lib", "--bins", "--no-fail-fast"])
+    };
+    if !names.is_empty() {
+        command.arg(names);
+    }
+    watch("unit", command).map(counted)
+}
+
+fn loom(_: &str) -> Result<Report, String> {
+    let mut command = cargo(&["test", "--release", "--package", "domicile-tests", "--test", "loom"]);
+    command.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", target_directory().join("loom"));
+    watch("loom", command).map(counted)
+}
+
+fn e2e(names: &str) -> Result<Report, String> {
+    let built = watch("e2e: the release build", cargo(&["build", "--release", "--package", "domicile", "--bin", "domicile"]))?;
+    if !built.success {
+        return Ok(one(built));
+    }
+    // Two at a time: several of them measure time, or load both cores themselves.
+    let mut command = cargo(&["test", "--workspace", "--test", "e2e", "--", "--test-threads=2"]);
+    if !names.is_empty() {
+        command.arg(names);
+    }
+    command.env("DOMICILE_BIN", target_directory().join("release/domicile"));
+    let mut report = watch("e2e", command).map(counted)?;
+    report.took += built.took;
+    Ok(report)
+}
+
+/// Counts what a test runner printed: nextest's summary, or `test result:` of every test binary.
+fn counted(outcome: Outcome) -> Report {
+    let Outcome { output, success, took } = outcome;
+    let mut report = Report { took, ..Report::default() };
+    for line in output.lines().map(str::trim) {
+        if line.starts_with("test result: ") || line.starts_with("Summary [") {
+            report.passed += before(line, "passed");
+            report.failed += before(line, "failed") + before(line, "timed out");
+        } else if line.starts_with("skipped: ") {
+            report.skipped.push(line.to_owned());
+        }
+    }
+    // For the runner a test that skips itself has passed.
+    report.passed = report.passed.saturating_sub(report.skipped.len());
+    if !success && report.failed == 0 {
+        report.failed = 1;
+    }
+    report.output = output;
+    report
+}
+
+/// The number that stands before a word.
+fn before(line: &str, word: &str) -> usize {
+    let words = line.split(word).next().filter(|head| head.len() < line.len());
+    words.and_then(|head| head.split_whitespace().last()?.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn count(output: &str, success: bool) -> (usize, usize, usize) {
+        let report = counted(Outcome { output: output.to_owned(), success, took: Duration::ZERO });
+        (report.passed, report.failed, report.skipped.len())
+    }
+
+    #[test]
+    fn both_runners_are_counted() {
+        let cargo = "running 3 tests\ntest result: ok. 3 passed; 0 failed; 1 ignored; 0 measured\nskipped: a: needs psql\n\
+                     test result: FAILED. 1 passed; 2 failed; 0 ignored";
+        assert_eq!(count(cargo, false), (3, 2, 1));
+        let nextest = "     Summary [   0.1s] 9 tests run: 6 passed, 1 failed, 2 timed out, 4 skipped";
+        assert_eq!(count(nextest, false), (6, 3, 0));
+    }
+
+    #[test]
+    fn a_run_that_breaks_off_is_a_failure() {
+        assert_eq!(count("error: could not compile", false), (0, 1, 0));
+        assert_eq!(count("", true), (0, 0, 0));
+    }
+}
