@@ -40,7 +40,7 @@ fn every_decision_is_counted_by_outcome_region_and_reason() {
     (0..3).for_each(|_| drop(client.query("SELECT 1")));
     client.query("SET helios.region = 'antarctica'");
     (0..2).for_each(|_| drop(client.query("SELECT 1")));
-    let expected = [("permit", "eu-west", "", 3), ("deny", "none", "no_region", 1), ("deny", "undeclared", "no_node", 2)];
+    let expected = [("permit", "eu-west", "", 3), ("deny", "", "no_region", 1), ("deny", "undeclared", "no_node", 2)];
     let counted = wait_for(PATIENCE, || {
         let counted = decisions(&proxy);
         let right = expected.iter().all(|(outcome, region, reason, count)| {

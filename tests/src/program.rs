@@ -2,7 +2,7 @@
 //!
 //! A program that hangs is a failed test, not a hung test run.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc;
@@ -53,8 +53,15 @@ pub fn command(program: &Path) -> Command {
 
 /// Runs `command` to its end with `input` on its standard input; kills it after `limit`, which is an error.
 pub fn run(mut command: Command, input: &str, limit: Duration) -> io::Result<Output> {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    wait(command, input, limit)
+}
+
+fn wait(mut command: Command, input: &str, limit: Duration) -> io::Result<Output> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut child = command.stdin(Stdio::piped()).spawn()?;
+    // The command holds our ends of what it was given to write to.
+    drop(command);
     let id = child.id();
     if let Some(mut stdin) = child.stdin.take() {
         let input = input.to_owned();
@@ -66,6 +73,18 @@ pub fn run(mut command: Command, input: &str, limit: Duration) -> io::Result<Out
         signal_process(id, Signal::KILL);
         Err(io::Error::new(io::ErrorKind::TimedOut, format!("{name} did not end within {} s", limit.as_secs())))
     })
+}
+
+/// The same with standard output and standard error as one text, in the order in which they were written.
+pub fn run_together(mut command: Command, input: &str, limit: Duration) -> io::Result<String> {
+    let (mut reader, writer) = io::pipe()?;
+    command.stderr(writer.try_clone()?).stdout(writer);
+    let text = thread::spawn(move || {
+        let mut text = String::new();
+        reader.read_to_string(&mut text).map(|_| text)
+    });
+    wait(command, input, limit)?;
+    text.join().map_err(|_| io::Error::other("the reader of a pipe is gone"))?
 }
 
 /// Standard output and standard error of a program, one after the other.

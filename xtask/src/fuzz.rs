@@ -27,9 +27,12 @@ pub fn run(seconds: u32) -> Result<(), String> {
     }
     for target in targets()? {
         println!("fuzz {target}, {seconds} s");
+        // What the fuzzer finds goes to the first folder; the second is written by hand.
+        let corpora = ["corpus", "seeds"].map(|folder| format!("tests/fuzz/{folder}/{target}"));
+        std::fs::create_dir_all(root().join(&corpora[0])).map_err(|error| format!("{}: {error}", corpora[0]))?;
         let mut command = Command::new("rustup");
-        command.args(["run", "nightly", "cargo", "fuzz", "run", "--fuzz-dir", "tests/fuzz", &target, "--"]);
-        command.arg(format!("-max_total_time={seconds}")).args(["-verbosity=0", "-print_final_stats=1"]);
+        command.args(["run", "nightly", "cargo", "fuzz", "run", "--fuzz-dir", "tests/fuzz", &target]);
+        command.args(&corpora).arg("--").arg(format!("-max_total_time={seconds}")).args(["-verbosity=0", "-print_final_stats=1"]);
         let status = command.current_dir(root()).status().map_err(|error| format!("rustup: {error}"))?;
         if !status.success() {
             return Err(format!("fuzz target {target} found something: see tests/fuzz/artifacts/{target}"));

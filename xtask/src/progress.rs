@@ -123,5 +123,9 @@ impl Teller<'_> {
 
 /// A duration for people.
 pub fn seconds(duration: Duration) -> String {
-    if duration < Duration::from_secs(10) { format!("{:.1} s", duration.as_secs_f32()) } else { format!("{} s", duration.as_secs()) }
+    if duration < Duration::from_secs(10) {
+        format!("{:.1} s", duration.as_secs_f32())
+    } else {
+        format!("{} s", duration.as_secs())
+    }
 }

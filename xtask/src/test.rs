@@ -11,7 +11,9 @@ use domicile_tests::proxy::{root, target_directory};
 use crate::progress::{Outcome, seconds, watch};
 use crate::tidy;
 
-const STEPS: [(&str, fn(&str) -> Result<Report, String>); 6] =
+type Step = fn(&str) -> Result<Report, String>;
+
+const STEPS: [(&str, Step); 6] =
     [("fmt", fmt), ("clippy", clippy), ("tidy", check_tidy), ("unit", unit), ("loom", loom), ("e2e", e2e)];
 
 /// What a step found.
@@ -81,7 +83,16 @@ fn unit(names: &str) -> Result<Report, String> {
     let nextest = cargo(&["nextest", "--version"]).output().is_ok_and(|output| output.status.success());
     let mut command = if nextest {
         // The lines of skipped tests are printed by tests that pass.
-        cargo(&["nextest", "run", "--workspace", "--lib", "--bins", "--no-fail-fast", "--no-tests=pass", "--success-output=final"])
+        cargo(&[
+            "nextest",
+            "run",
+            "--workspace",
+            "--lib",
+            "--bins",
+            "--no-fail-fast",
+            "--no-tests=pass",
+            "--success-output=final",
+        ])
     } else {
         cargo(&["test", "--workspace", "--lib", "--bins", "--no-fail-fast"])
     };

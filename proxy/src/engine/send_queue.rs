@@ -72,9 +72,12 @@ impl SendQueue {
         let Some(part) = groups[whole.side()].share(whole, start, end) else { return start == end };
         self.bytes += part.len();
         // A chunk in flight may grow too: what the kernel was told of it stays as it is, and the rest is sent afterwards.
-        match self.chunks.back_mut() {
-            Some(Chunk::Ring(last)) if last.extend(&part) => groups.release(part),
-            _ => self.chunks.push_back(Chunk::Ring(part)),
+        if let Some(Chunk::Ring(last)) = self.chunks.back_mut()
+            && last.extend(&part)
+        {
+            groups.release(part);
+        } else {
+            self.chunks.push_back(Chunk::Ring(part));
         }
         true
     }

@@ -6,7 +6,6 @@ use std::fmt::Write as _;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::net::{TcpStream, UnixStream};
@@ -19,7 +18,7 @@ use super::node::{self, Node};
 use super::socket::{Socket, tune};
 use super::{Desk, Rules, random_bytes, scram};
 use crate::config::{Address, Secret};
-use crate::engine::mailbox::ToWorker;
+use crate::engine::ToWorker;
 use crate::limits::{BACKEND_MESSAGE_BYTES_MAX, STARTUP_PACKET_BYTES_MAX};
 use crate::pool::{BackendInfo, OpenError, OpenRequest, OpenTicket};
 use crate::wire::{SqlState, parse_error, startup};

@@ -10,7 +10,7 @@ use tracing::{debug, info, warn};
 
 use super::socket::{Socket, tune};
 use super::{Chance, ClientLogin, Counted, Desk, Refusal, Refused, Step};
-use crate::engine::mailbox::ToWorker;
+use crate::engine::ToWorker;
 use crate::observe::LoginOutcome;
 
 /// Logins at once. Each holds two descriptors and a few KiB until its deadline, whether or not the client ever speaks.

@@ -118,8 +118,8 @@ impl ClientLogin {
                 return Step::Read;
             }
             Err(error) if error.answers() => {
-                let outcome =
-                    if error.sqlstate() == SqlState::PROTOCOL_VIOLATION { LoginOutcome::Malformed } else { LoginOutcome::Unsupported };
+                let unsupported = error.sqlstate() == SqlState::FEATURE_NOT_SUPPORTED;
+                let outcome = if unsupported { LoginOutcome::Unsupported } else { LoginOutcome::Malformed };
                 return refuse(None, Refusal::new(outcome, error.sqlstate(), error.to_string()));
             }
             Err(_) => return Step::Close(LoginOutcome::Malformed),

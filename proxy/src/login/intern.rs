@@ -18,7 +18,7 @@ impl Interner {
     pub(super) fn share(&mut self, parameters: Arc<Parameters>) -> Arc<Parameters> {
         let hash = hash(&parameters);
         if let Some(known) = self.0.get(&hash).and_then(Weak::upgrade)
-            && *known == parameters
+            && known == parameters
         {
             return known;
         }

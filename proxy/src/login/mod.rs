@@ -42,7 +42,7 @@ pub use random::{Chance, bytes as random_bytes};
 pub use refusal::Refusal;
 
 use crate::config::Config;
-use crate::engine::mailbox::Mailbox;
+use crate::engine::Mailbox;
 use crate::observe::{AuditLog, LoginCounters};
 use crate::policy::{Grant, Policy};
 use crate::pool::Parameters;

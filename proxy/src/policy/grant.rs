@@ -4,7 +4,7 @@
 //! the same prefix length) have the same *shape*, and two rules of one shape match the same login only if they are equal. So one
 //! hash map holds all rules, and a login is looked up once per shape that occurs: the hit with the lowest position is the first
 //! match. A policy has a handful of shapes, and never more than 4 × (1 + 129), with one rule as with a million; no list of
-//! rules is ever walked.
+//! rules is ever walked. A rule with a user and nothing else, of which there may be a million, stands with the user's name.
 //!
 //! Nothing here knows what a grant leads to.
 
@@ -65,17 +65,23 @@ impl Grant {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RuleId(u32);
 
+impl RuleId {
+    /// What holds where no bind rule matches; the number is behind that of every bind rule.
+    const UNBOUND: Self = Self(u32::MAX);
+
+    fn first(self, other: Self) -> Self {
+        Self(self.0.min(other.0))
+    }
+}
+
 impl Policy {
     /// What `subject` is entitled to: the first bind rule that matches, else what `unbound` says.
     ///
     /// # Errors
     /// [`super::Reason::Unbound`] if no rule matches and `unbound = "block"`.
     pub fn grant(&self, subject: &Subject<'_>) -> Result<Grant, Denial> {
-        let (rule, gives) = match self.rules.first_match(subject) {
-            Some(rule) => (rule, self.rules.gives.get(rule.0 as usize).copied()),
-            None => (self.rules.unbound_rule(), self.rules.unbound),
-        };
-        match gives {
+        let rule = self.rules.first_match(subject);
+        match self.rules.gives(rule) {
             Some(Gives { class, start }) => Ok(Grant { generation: self.generation, class, rule, start }),
             None => Err(Denial::unbound(rule, subject.user, subject.database)),
         }
@@ -83,7 +89,7 @@ impl Policy {
 
     /// The name of a rule of this policy, for logs and audit: `residency.bind[0]`, `residency.unbound`.
     pub fn rule_name(&self, rule: RuleId) -> &str {
-        if rule == self.rules.unbound_rule() { UNBOUND_NAME } else { self.rules.names.get(rule.0).unwrap_or("") }
+        if rule == RuleId::UNBOUND { UNBOUND_NAME } else { self.rules.names.get(rule.0).unwrap_or("") }
     }
 }
 
@@ -92,15 +98,24 @@ pub(super) const UNBOUND_NAME: &str = "residency.unbound";
 
 /// The bind rules of one policy. A rule's number is its position.
 pub(super) struct Rules {
-    /// Numbers for the user and database names that occur in rules, so that a pattern is small.
-    words: HashMap<Box<str>, NonZeroU32>,
+    /// The user and database names that occur in rules.
+    words: HashMap<Box<str>, Word>,
+    /// The shapes of `first`.
     shapes: Vec<Shape>,
-    /// The first rule of each pattern.
+    /// The first rule of each pattern that is more or less than a user.
     first: HashMap<Pattern, RuleId>,
     gives: Vec<Gives>,
     /// `None`: a login that no rule matches is refused.
     unbound: Option<Gives>,
     names: Names,
+}
+
+#[derive(Clone, Copy)]
+struct Word {
+    /// Stands for the name in patterns.
+    number: NonZeroU32,
+    /// The first rule for the user of that name and nothing else, or [`RuleId::UNBOUND`].
+    alone: RuleId,
 }
 
 #[derive(Clone, Copy)]
@@ -130,7 +145,7 @@ impl Rules {
         Self {
             words: HashMap::with_capacity(capacity),
             shapes: Vec::new(),
-            first: HashMap::with_capacity(capacity),
+            first: HashMap::new(),
             gives: Vec::with_capacity(capacity),
             unbound,
             names: Names::default(),
@@ -139,17 +154,21 @@ impl Rules {
 
     /// Adds the next rule; `None` when there is no number left for one more.
     pub(super) fn push(&mut self, bind: &BindSource, gives: Gives) -> Option<()> {
-        let rule = RuleId(u32::try_from(self.gives.len()).ok().filter(|rule| *rule < u32::MAX)?);
-        let mut number = |word: &Option<String>| match word {
-            Some(word) => number_of(&mut self.words, word).map(Some),
-            None => Some(None),
-        };
-        let pattern = Pattern { user: number(&bind.user)?, database: number(&bind.database)?, from: bind.from.map(plain) };
-        let shape = pattern.shape();
-        if !self.shapes.contains(&shape) {
-            self.shapes.push(shape);
+        let rule = RuleId(u32::try_from(self.gives.len()).ok().filter(|rule| *rule < RuleId::UNBOUND.0)?);
+        match bind {
+            BindSource { user: Some(user), database: None, from: None, .. } => {
+                let word = self.word(user)?;
+                word.alone = word.alone.first(rule);
+            }
+            BindSource { user, database, from, .. } => {
+                let pattern = Pattern { user: self.number(user)?, database: self.number(database)?, from: from.map(plain) };
+                let shape = pattern.shape();
+                if !self.shapes.contains(&shape) {
+                    self.shapes.push(shape);
+                }
+                self.first.entry(pattern).or_insert(rule);
+            }
         }
-        self.first.entry(pattern).or_insert(rule);
         self.gives.push(gives);
         self.names.push(&bind.label);
         Some(())
@@ -162,26 +181,39 @@ impl Rules {
         self
     }
 
-    fn first_match(&self, subject: &Subject<'_>) -> Option<RuleId> {
-        let user = self.words.get(subject.user).copied();
-        let database = self.words.get(subject.database).copied();
+    /// The number of a name that a rule may have; `None` when there is none left for one more.
+    fn number(&mut self, name: &Option<String>) -> Option<Option<NonZeroU32>> {
+        match name {
+            Some(name) => self.word(name).map(|word| Some(word.number)),
+            None => Some(None),
+        }
+    }
+
+    fn word(&mut self, name: &str) -> Option<&mut Word> {
+        let number = NonZeroU32::new(u32::try_from(self.words.len() + 1).ok()?)?;
+        Some(self.words.entry(name.into()).or_insert(Word { number, alone: RuleId::UNBOUND }))
+    }
+
+    fn first_match(&self, subject: &Subject<'_>) -> RuleId {
+        let user = self.words.get(subject.user);
+        let database = self.words.get(subject.database);
         let address = subject.address.map(|address| address.to_canonical());
         let matching = |shape: &Shape| {
             // A part that the shape has must be there to be found; one that it does not have matches anything.
-            let user = if shape.user { Some(user?) } else { None };
-            let database = if shape.database { Some(database?) } else { None };
+            let user = if shape.user { Some(user?.number) } else { None };
+            let database = if shape.database { Some(database?.number) } else { None };
             let from = match shape.from {
                 Some(length) => Some(IpNet::new(address?, length).ok()?.trunc()),
                 None => None,
             };
             self.first.get(&Pattern { user, database, from }).copied()
         };
-        self.shapes.iter().filter_map(matching).min_by_key(|rule| rule.0)
+        let alone = user.map_or(RuleId::UNBOUND, |user| user.alone);
+        self.shapes.iter().filter_map(matching).fold(alone, RuleId::first)
     }
 
-    /// `push` keeps this number free.
-    fn unbound_rule(&self) -> RuleId {
-        RuleId(u32::MAX)
+    fn gives(&self, rule: RuleId) -> Option<Gives> {
+        if rule == RuleId::UNBOUND { self.unbound } else { self.gives.get(rule.0 as usize).copied() }
     }
 }
 
@@ -200,15 +232,6 @@ fn plain(network: IpNet) -> IpNet {
     let network = network.trunc();
     let inside_ipv4 = network.prefix_len().checked_sub(96).filter(|_| network.addr().to_canonical().is_ipv4());
     inside_ipv4.and_then(|length| IpNet::new(network.addr().to_canonical(), length).ok()).unwrap_or(network)
-}
-
-fn number_of(words: &mut HashMap<Box<str>, NonZeroU32>, word: &str) -> Option<NonZeroU32> {
-    if let Some(&number) = words.get(word) {
-        return Some(number);
-    }
-    let number = NonZeroU32::new(u32::try_from(words.len() + 1).ok()?)?;
-    words.insert(word.into(), number);
-    Some(number)
 }
 
 /// The rules' names, end to end: a million of them are one allocation.

@@ -321,7 +321,6 @@ impl Pools {
         if too_old {
             return self.close(key, Farewell::Terminate);
         }
-        let draining = self.draining;
         let Some(pool) = self.pool(index) else { return };
         let needed_elsewhere = match pool.quota.hungry_other(worker, true) {
             Some(starving) => Some(starving),
@@ -332,6 +331,14 @@ impl Pools {
             pool.quota.fed(other);
             return self.move_to(key, other);
         }
+        self.lend_or_lay_aside(key);
+    }
+
+    fn lend_or_lay_aside(&mut self, key: BackendKey) {
+        let draining = self.draining;
+        let Some(backend) = self.get(key) else { return };
+        let index = backend.pool;
+        let Some(pool) = self.pool(index) else { return };
         if let Some(waiter) = pool.waiting.pop_front() {
             if let Some(backend) = self.get(key) {
                 backend.state = State::Bound(waiter.session);
@@ -407,7 +414,8 @@ impl Pools {
         if let Some(pool) = self.pool(index) {
             pool.open += 1;
         }
-        self.make_idle(key, now);
+        // Whoever it came for gets it before other workers may ask for it.
+        self.lend_or_lay_aside(key);
         key
     }
 

@@ -50,14 +50,14 @@ pub(super) struct Unit {
     pub(super) skip: bool,
     /// An error has been answered in it.
     pub(super) failed: bool,
+    /// The end of a transaction in it may change the region: nothing that needs a backend may follow.
+    pub(super) region_ends: bool,
 }
 
 /// A client whose login is over.
 pub(super) struct Session {
     pub(super) key: SessionKey,
     pub(super) identity: Identity,
-    pub(super) process_id: u32,
-    pub(super) secret: [u8; 4],
     /// The settings as the client knows them.
     pub(super) told: Arc<Parameters>,
 
@@ -123,8 +123,6 @@ impl Session {
         Self {
             key,
             identity: login.identity,
-            process_id: login.process_id,
-            secret: login.secret,
             told: login.told,
             grant: None,
             generation: 0,

@@ -38,14 +38,13 @@ pub(super) struct Message<'a> {
 
 /// Why a header is refused.
 enum Refused {
-    Malformed(Malformed),
+    Length,
     UnknownType(u8),
-    TooLong(u8),
 }
 
 impl From<Malformed> for Refused {
-    fn from(malformed: Malformed) -> Self {
-        Self::Malformed(malformed)
+    fn from(_: Malformed) -> Self {
+        Self::Length
     }
 }
 
@@ -61,13 +60,13 @@ fn mode(message: u8, body_len: usize) -> Result<Mode, Refused> {
         }
         unknown => return Err(Refused::UnknownType(unknown)),
     };
-    if body_len > bytes_max { Err(Refused::TooLong(message)) } else { Ok(mode) }
+    if body_len > bytes_max { Err(Refused::Length) } else { Ok(mode) }
 }
 
 impl Refused {
     fn refusal(&self) -> Refusal {
         match self {
-            Self::Malformed(_) | Self::TooLong(_) => Refusal::protocol("invalid message length"),
+            Self::Length => Refusal::protocol("invalid message length"),
             Self::UnknownType(message) => Refusal::protocol(format!("invalid frontend message type {message}")),
         }
     }
@@ -148,7 +147,11 @@ impl Common {
     }
 
     fn message(&mut self, session: &mut Session, message: &Message<'_>, out: &mut Outputs) -> Verdict {
-        if session.owed >= OWED_REPLIES_MAX {
+        if session.owed >= OWED_REPLIES_MAX
+            && let Some(backend) = session.backend
+        {
+            // A server keeps replies back until Sync, unless it is asked for them.
+            self.send(session, backend, frontend::flush(), None, out);
             return Verdict::Hold(Wait::Quiet);
         }
         if session.unit.skip {

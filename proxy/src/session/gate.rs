@@ -44,6 +44,13 @@ impl Common {
         if session.shadow {
             return Gate::Refuse(Refusal::in_failed_transaction());
         }
+        if session.region.is_open() && !session.is_quiet() && !session.unit.touched {
+            // Replies that are on their way decide which region the session is in.
+            return Gate::Hold(Wait::Quiet);
+        }
+        if session.unit.region_ends {
+            return Gate::Refuse(Refusal::region_changes_at_end());
+        }
         if let Err(refusal) = self.renew_grant(session) {
             return Gate::Refuse(refusal);
         }

@@ -277,6 +277,7 @@ impl Common {
         effect: Option<Effect>,
         out: &mut Outputs,
     ) {
+        let rule_ends = effect == Some(Effect::End);
         let rule = match effect.filter(|_| session.region.is_open()) {
             Some(effect) => Rule::Follow(Box::new(Script { effects: vec![(1, effect)], ..Script::default() })),
             None => Rule::Forward,
@@ -287,6 +288,9 @@ impl Common {
         self.send(session, key, frontend::bind(none, OWN_STATEMENT), Some((Kind::Bind, Rule::Swallow)), out);
         self.send(session, key, frontend::execute(none, 0), Some((Kind::Execute, rule)), out);
         session.unit.touched = true;
+        let (region, current) = (&session.region, session.region.current());
+        let ends = rule_ends && (region.after_commit() != current || region.after_rollback() != current);
+        session.unit.region_ends |= ends;
     }
 
     /// Answers the client in the order of its messages: behind what is owed to it.

@@ -51,10 +51,10 @@ impl Common {
             session.tell(backend::empty_query_response(), out);
             return self.ready(session, out);
         }
-        if session.status == TransactionStatus::Failed && session.failure.is_none() {
-            if let Some(verdict) = self.failed_query(session, facts, text, out) {
-                return verdict;
-            }
+        if session.status == TransactionStatus::Failed
+            && let Some(verdict) = self.failed_query(session, facts, text, out)
+        {
+            return verdict;
         }
         if let Err(refusal) = self.renew_grant(session) {
             return self.fail_query(session, &refusal, out);

@@ -8,5 +8,6 @@ mod extended;
 mod faults;
 mod model;
 mod simple;
+mod simulation;
 mod transactions;
 mod world;

@@ -1,12 +1,149 @@
 //! Statement text → facts: where the statements of a text begin and end, and what they do to the session's region, to its
 //! transaction and to what a backend remembers.
 //!
-//! Most texts are ordinary single statements: a pre-filter proves that in a few dozen nanoseconds and nothing else happens.
-//! Every other text is read by PostgreSQL's own grammar, once, and what was found is kept. What can not be read is refused:
-//! this module never guesses, and it decides nothing else about a text. It knows no session, no region and no policy, and no other module
+//! Most texts are ordinary single statements: a pre-filter proves that in some dozen nanoseconds and nothing else happens. Every
+//! other text is read by PostgreSQL's own grammar, once, and what was found is kept. What can not be read is refused: this module
+//! never guesses, and it decides nothing else about a text. It knows no session, no region and no policy, and no other module
 //! names the grammar.
+//!
+//! What the text does not show stays unseen: what functions, triggers and `DO` blocks do inside a backend, and what a text in a
+//! string is when something executes it. Nothing that is routed depends on it.
+
 #![forbid(unsafe_code)]
 
+mod cache;
+mod characters;
+mod control;
 mod facts;
+mod grammar;
+mod prefilter;
+mod settings;
+mod tokens;
 
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+use std::rc::Rc;
+
+pub use characters::blank;
 pub use facts::{Facts, Kind, Reading, Refusal, SessionState, Statement, SyntaxRefusal};
+pub use settings::{NODE_SETTING, refused_setting};
+
+use cache::Cache;
+use grammar::Token;
+use prefilter::Start;
+use settings::Parameters;
+
+use crate::limits::SQL_CONTROL_BYTES_MAX;
+use crate::wire::SqlState;
+
+/// Reads texts and remembers what they say. Each worker has its own; a change of the parameters takes a new one.
+pub struct Reader {
+    parameters: Parameters,
+    cache: Cache,
+}
+
+impl Reader {
+    /// A reader to which `parameters` are the names of the one setting that is the session's region.
+    pub fn new(parameters: &[String]) -> Self {
+        Self { parameters: Parameters::new(parameters), cache: Cache::new() }
+    }
+
+    /// What `text` says: the whole text of a Query or Parse message, without its terminating zero byte.
+    ///
+    /// Takes the text as the backend will take it under `standard_conforming_strings = on` and in an encoding whose characters
+    /// contain no ASCII bytes; see [`refused_setting`].
+    pub fn read(&mut self, text: &[u8]) -> Reading {
+        if prefilter::is_plain(text) {
+            return Reading::Plain;
+        }
+        if let Some(reading) = self.cache.get(text) {
+            return reading.clone();
+        }
+        let reading = match facts(text, &self.parameters) {
+            Ok(facts) => Reading::Known(Rc::new(facts)),
+            Err(refusal) => Reading::Refused(refusal),
+        };
+        self.cache.insert(text, &reading);
+        reading
+    }
+}
+
+fn facts(bytes: &[u8], parameters: &Parameters) -> Result<Facts, SyntaxRefusal> {
+    let text = characters::as_utf8(bytes);
+    let found: Vec<_> = grammar::statements(&text)?.into_iter().map(|(range, text)| (range, text, prefilter::start(text.as_bytes()))).collect();
+
+    let controls = found.iter().filter(|(_, _, start)| *start == Start::Control).map(|(_, text, _)| *text);
+    let mut trees = control_trees(controls)?.into_iter();
+    let mut all_tokens = None;
+
+    let mut statements = Vec::with_capacity(found.len());
+    for (range, statement, start) in found {
+        let kind = if start == Start::Control {
+            let tree = trees.next().ok_or_else(|| grammar::too_complex("statement could not be read"))?;
+            control::kind(tree, parameters)
+        } else if start == Start::Remembered || prefilter::is_remarkable(statement.as_bytes(), start) {
+            let all_tokens = match &mut all_tokens {
+                Some(tokens) => tokens,
+                none => none.insert(grammar::tokens(&text)?),
+            };
+            tokens::kind(&text, tokens_in(all_tokens, &range), parameters)?
+        } else {
+            Kind::Other { state: None }
+        };
+        let kind = if bytes.get(range.clone()).is_none_or(|bytes| str::from_utf8(bytes).is_err()) { without_lost_text(kind) } else { kind };
+        statements.push(Statement { range, kind });
+    }
+    Ok(Facts { statements: statements.into() })
+}
+
+/// The parse trees of the control statements, which are put together to be parsed at once.
+fn control_trees<'t>(statements: impl Iterator<Item = &'t str>) -> Result<Vec<pg_query::NodeEnum>, SyntaxRefusal> {
+    let mut text = String::new();
+    let mut count = 0;
+    for statement in statements {
+        if text.len() + statement.len() > SQL_CONTROL_BYTES_MAX {
+            return Err(grammar::too_complex("SET and transaction statements are too long"));
+        }
+        // A statement may end with a comment that goes to the end of its line.
+        text.push_str(statement);
+        text.push_str("\n;");
+        count += 1;
+    }
+    grammar::trees(&text, count)
+}
+
+fn tokens_in<'t>(tokens: &'t [Token], range: &Range<usize>) -> &'t [Token] {
+    let before = |end: usize| tokens.partition_point(|token| token.range.start < end);
+    tokens.get(before(range.start)..before(range.end)).unwrap_or_default()
+}
+
+/// The kind of a statement in which some bytes are no UTF-8: refused if a name or a value in it would have to be understood, of
+/// which only a likeness was read.
+fn without_lost_text(kind: Kind) -> Kind {
+    match kind {
+        Kind::SetRegion { .. }
+        | Kind::ResetRegion { .. }
+        | Kind::ShowRegion { .. }
+        | Kind::ShowNode { .. }
+        | Kind::SetConfigRegion { .. }
+        | Kind::RollbackTo { .. }
+        | Kind::Savepoint { .. }
+        | Kind::Release { .. } => Kind::Refused(Refusal {
+            sqlstate: SqlState::CHARACTER_NOT_IN_REPERTOIRE,
+            message: "invalid byte sequence for encoding \"UTF8\"".into(),
+            hint: Some("Names and values that the proxy has to understand are read as UTF-8."),
+        }),
+        Kind::ResetAll
+        | Kind::DiscardAll
+        | Kind::Begin
+        | Kind::Commit { .. }
+        | Kind::Rollback { .. }
+        | Kind::PrepareTransaction
+        | Kind::SetTransaction
+        | Kind::SetOther { .. }
+        | Kind::Refused(_)
+        | Kind::Other { .. } => kind,
+    }
+}

@@ -217,6 +217,15 @@ impl World {
         }
     }
 
+    pub(super) fn everyone_leaves(&mut self) {
+        let clients: Vec<SessionKey> = self.clients.values().filter(|client| client.open).map(|client| client.session).collect();
+        for session in clients {
+            self.core.frontend_closed(session, &mut self.out);
+            self.carry_out(&[]);
+            self.deliver(Cut::Whole);
+        }
+    }
+
     fn client(&mut self, name: &str) -> SessionKey {
         if let Some(client) = self.clients.get(name) {
             return client.session;
@@ -279,12 +288,9 @@ impl World {
                             process_id: 1,
                             secret: Default::default(),
                         };
-                        // The model must be there before the core sends to it.
-                        let before = self.out.len();
                         if let Some(key) = self.core.backend_opened(ticket, info, &mut self.out) {
                             self.servers.insert(key, Model::new(&region));
                         }
-                        let _ = before;
                     }
                     Output::Audit(record) => {
                         let what = if record.would_block { "would block" } else { "denied" };

@@ -1,0 +1,180 @@
+//! The workers: threads that each drive a core with one io_uring.
+//!
+//! ```text
+//!            ┌────────────────────────── a turn ───────────────────────────┐
+//!   kernel ─▶ ring ─▶ worker ─▶ core ─▶ outputs ─▶ traffic ─▶ ring ─▶ kernel
+//!            completions    bytes, events        queues, sends, receives
+//! ```
+//!
+//! A worker enters the kernel once a turn. What a client or backend sends arrives in a buffer that the kernel picked from
+//! [`buffers`], the core looks at it there, and what the core lets through is sent from there. Accepted connections go to the
+//! control thread, which logs clients in and hands them back through the [`Mailbox`]; backends are opened in the same way.
+//!
+//! What a kernel has decides how, and nothing else: incremental buffers from Linux 6.12 (before: plain ones), receives that are
+//! bounded in bytes from 6.17 (before: cancelled when too much is queued). The rest needs 6.1.
+//!
+//! Only this module names `io_uring`. It decides nothing about sessions, pools or regions, and understands no message.
+
+mod buffers;
+mod listener;
+mod mailbox;
+mod ring;
+mod send_queue;
+mod sockets;
+mod start_error;
+mod traffic;
+mod worker;
+
+#[cfg(test)]
+mod tests;
+
+use std::any::Any;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::{Builder, JoinHandle};
+
+use io_uring::IoUring;
+
+use buffers::{Groups, Side};
+use ring::Ring;
+use traffic::Traffic;
+use worker::{Breakdown, Worker};
+
+pub use buffers::BufferMode;
+pub use mailbox::{ControlSender, Mailbox, ToControl, ToWorker};
+pub use start_error::StartError;
+
+use crate::session::Core;
+
+/// How workers work; the same for all of them.
+#[derive(Clone)]
+pub struct Options {
+    /// The mailboxes of all workers, in the order of their numbers.
+    pub mailboxes: Arc<[Mailbox]>,
+    /// How the kernel fills receive buffers.
+    pub buffer_mode: BufferMode,
+    /// Memory for what clients send, in bytes per worker; rounded to a power of two.
+    pub frontend_buffer_bytes: usize,
+    /// Memory for what backends send, in bytes per worker; rounded to a power of two.
+    pub backend_buffer_bytes: usize,
+    /// Whether to use receives that are bounded in bytes where the kernel has them (6.17). False only to try the other way.
+    pub bounded_receive: bool,
+}
+
+impl Options {
+    /// What suits a server: 4 MiB for clients, 16 MiB for backends, the best mode that the kernel has.
+    pub fn new(mailboxes: Arc<[Mailbox]>) -> Self {
+        Self {
+            mailboxes,
+            buffer_mode: BufferMode::Auto,
+            frontend_buffer_bytes: 4 << 20,
+            backend_buffer_bytes: 16 << 20,
+            bounded_receive: true,
+        }
+    }
+}
+
+/// A worker that has started.
+pub struct WorkerHandle {
+    /// The way to it.
+    pub mailbox: Mailbox,
+    /// Its thread; it ends after [`ToWorker::Stop`] or [`ToControl::Failed`].
+    pub join: JoinHandle<()>,
+}
+
+/// Starts worker number `worker`, which accepts clients from `listeners` and makes its core with `core`, in its own thread. Returns
+/// when it works, or cannot.
+///
+/// # Errors
+/// [`StartError`] names the cause and what to do.
+pub fn start(
+    worker: usize,
+    listeners: Vec<OwnedFd>,
+    core: impl FnOnce() -> Core + Send + 'static,
+    control: ControlSender,
+    options: Options,
+) -> Result<WorkerHandle, StartError> {
+    let Some(mailbox) = options.mailboxes.get(worker).cloned() else {
+        return Err(StartError::Thread(io::Error::other(format!("worker {worker} has no mailbox"))));
+    };
+    let (started, wait) = sync_channel(1);
+    let own_mailbox = mailbox.clone();
+    let body = move || {
+        let failed = control.clone();
+        let run = AssertUnwindSafe(|| work(worker, listeners, core, control, &options, &started));
+        let error = match catch_unwind(run) {
+            Ok(Ok(())) => None,
+            Ok(Err(breakdown)) => Some(breakdown.to_string()),
+            Err(panic) => Some(format!("a worker panicked: {}", panic_text(&*panic))),
+        };
+        own_mailbox.close();
+        if let Some(error) = error {
+            tracing::error!(worker, error, "a worker has broken down");
+            if failed.send(ToControl::Failed { worker, error }).is_err() {
+                tracing::debug!("the control thread is gone");
+            }
+        }
+    };
+    let join = Builder::new().name(format!("worker-{worker}")).spawn(body).map_err(StartError::Thread)?;
+    match wait.recv() {
+        Ok(Ok(())) => Ok(WorkerHandle { mailbox, join }),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(StartError::Thread(io::Error::other("it panicked"))),
+    }
+}
+
+/// The life of a worker's thread. Whatever way it ends, its sockets are closed; memory that the kernel may still use is left alone.
+fn work(
+    worker: usize,
+    listeners: Vec<OwnedFd>,
+    core: impl FnOnce() -> Core,
+    control: ControlSender,
+    options: &Options,
+    started: &SyncSender<Result<(), StartError>>,
+) -> Result<(), Breakdown> {
+    let report = |outcome| {
+        if started.send(outcome).is_err() {
+            tracing::debug!("nobody waits for this worker to start");
+        }
+    };
+    let opened = ring::open().map_err(StartError::of_ring);
+    let mut uring = match opened {
+        Ok(uring) => uring,
+        Err(error) => {
+            report(Err(error));
+            return Ok(());
+        }
+    };
+    let traffic = match prepare(&mut uring, options) {
+        Ok(traffic) => traffic,
+        Err(error) => {
+            report(Err(error));
+            return Ok(());
+        }
+    };
+    let mut worker = Worker::new(worker, traffic, core(), options.mailboxes.clone(), control, listeners);
+    report(Ok(()));
+    worker.run()
+}
+
+fn prepare<'uring>(uring: &'uring mut IoUring, options: &Options) -> Result<Traffic<'uring>, StartError> {
+    let ring = Ring::new(uring).map_err(StartError::of_ring)?;
+    let demanded = options.buffer_mode == BufferMode::Incremental;
+    let groups = Groups::new(options.buffer_mode, options.frontend_buffer_bytes, options.backend_buffer_bytes, &ring)
+        .map_err(|error| StartError::of_buffers(error, demanded))?;
+    let incremental = groups[Side::Frontend].is_incremental();
+    let traffic = Traffic::new(ring, groups, options.bounded_receive).map_err(StartError::Other)?;
+    tracing::info!(incremental_buffers = incremental, bounded_receive = traffic.has_credit(), "a worker's ring is ready");
+    Ok(traffic)
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("without a message")
+}

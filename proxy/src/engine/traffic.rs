@@ -1,0 +1,464 @@
+//! What goes on at the sockets of a worker: receiving, queueing, sending, holding back, closing.
+//!
+//! Receiving is by multishot requests that end after a credit of bytes (Linux 6.17), which is how a sender is held back and how one
+//! large transfer leaves room for others: a new request is made unless the bytes go where too much is queued already. Before 6.17
+//! the request is cancelled when that happens. What arrives is queued where the core says, as a share of the very buffer it came in,
+//! and all sends of a turn start at its end, so that neighbouring parts leave as one.
+//!
+//! Nothing here calls the core: it is told of events by [`super::worker`].
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::mem;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use bytes::Bytes;
+use rustix::fs::OFlags;
+
+use super::buffers::{Groups, Side, Span, group};
+use super::ring::{Operation, Ring, Token};
+use super::sockets::{Owner, Phase, Routes, Socket, SocketId, Sockets};
+use crate::pool::{BackendKey, SessionKey};
+use crate::session::Payload;
+
+/// Bytes that one receive of a client's socket may bring.
+const FRONTEND_CREDIT_BYTES: u32 = 64 << 10;
+/// Bytes that one receive of a backend's socket may bring.
+const BACKEND_CREDIT_BYTES: u32 = 256 << 10;
+/// A queue of this length holds back those who fill it …
+const QUEUE_HIGH_BYTES: usize = 128 << 10;
+/// … until it is shorter than this. A queue is thus at most QUEUE_HIGH_BYTES and one credit long, plus what the core itself adds.
+const QUEUE_LOW_BYTES: usize = 64 << 10;
+/// How long a peer that has to be closed may take to read what is queued for it: 5 s.
+const FLUSH_TICKS_MAX: u64 = 20;
+
+/// What the core was told when it gave an output: the bytes that spans are parts of, and where they came from.
+pub enum Current<'a> {
+    /// No bytes.
+    Nothing,
+    /// Bytes that have arrived.
+    Chunk {
+        /// The bytes.
+        span: &'a Span,
+        /// Where.
+        from: SocketId,
+    },
+    /// Bytes of a client that were read together with its login.
+    Early {
+        /// The bytes.
+        bytes: &'a Bytes,
+        /// Whose.
+        from: SocketId,
+    },
+}
+
+/// The sockets of a worker and what is under way at them.
+pub struct Traffic<'uring> {
+    /// The way to the kernel.
+    pub ring: Ring<'uring>,
+    /// The memory that is received into.
+    pub groups: Groups,
+    /// All sockets.
+    pub sockets: Sockets,
+    sessions: Routes,
+    backends: Routes,
+    /// A receive can be given a credit.
+    with_credit: bool,
+    /// Sockets whose next send has to be started at the end of the turn.
+    due: Vec<SocketId>,
+    /// Sockets that found no buffer, oldest first, by side.
+    without_buffer: [VecDeque<SocketId>; 2],
+    /// Sockets that are being flushed, oldest first, and the tick at which their time is over.
+    flushing: VecDeque<(SocketId, u64)>,
+    turn: u64,
+    turn_of_tick: u64,
+    ticks: u64,
+    /// Whether the next turn must not wait, because sends that were only just started may be what keeps the buffers.
+    look_again: bool,
+}
+
+impl<'uring> Traffic<'uring> {
+    /// Traffic without sockets. Without `bounded_receive` it works as on kernels before 6.17.
+    pub fn new(mut ring: Ring<'uring>, mut groups: Groups, bounded_receive: bool) -> io::Result<Self> {
+        let with_credit = bounded_receive && kernel_knows_credit(&mut ring, &mut groups)?;
+        Ok(Self {
+            ring,
+            groups,
+            sockets: Sockets::default(),
+            sessions: Routes::default(),
+            backends: Routes::default(),
+            with_credit,
+            due: Vec::new(),
+            without_buffer: [VecDeque::new(), VecDeque::new()],
+            flushing: VecDeque::new(),
+            turn: 0,
+            turn_of_tick: 0,
+            ticks: 0,
+            look_again: false,
+        })
+    }
+
+    /// Whether a receive can be given a credit.
+    pub fn has_credit(&self) -> bool {
+        self.with_credit
+    }
+
+    /// Waits for the kernel. Returns when there is something to do, and sometimes when not.
+    pub fn wait(&mut self) -> io::Result<()> {
+        self.ring.wait(usize::from(!mem::take(&mut self.look_again)))?;
+        self.turn += 1;
+        Ok(())
+    }
+
+    /// Takes a socket into use; the first receive is up to the caller.
+    pub fn admit(&mut self, fd: OwnedFd, owner: Owner) -> SocketId {
+        // On a descriptor with O_NONBLOCK a request of the ring fails where it should wait.
+        if let Err(error) = rustix::fs::fcntl_getfl(&fd).and_then(|flags| rustix::fs::fcntl_setfl(&fd, flags - OFlags::NONBLOCK)) {
+            tracing::warn!(%error, "a socket could not be made blocking");
+        }
+        let id = self.sockets.insert(Socket::new(fd, owner));
+        match owner {
+            Owner::Frontend(key) => self.sessions.insert(key.index, key.generation, id),
+            Owner::Backend(key) => self.backends.insert(key.index, key.generation, id),
+        }
+        id
+    }
+
+    /// The socket of a client.
+    pub fn frontend(&self, key: SessionKey) -> Option<SocketId> {
+        self.sessions.find(key.index, key.generation)
+    }
+
+    /// The socket of a backend.
+    pub fn backend(&self, key: BackendKey) -> Option<SocketId> {
+        self.backends.find(key.index, key.generation)
+    }
+
+    /// Forgets a key. Its socket, unless the key was dead already.
+    pub fn forget(&mut self, owner: Owner) -> Option<SocketId> {
+        match owner {
+            Owner::Frontend(key) => self.sessions.remove(key.index, key.generation),
+            Owner::Backend(key) => self.backends.remove(key.index, key.generation),
+        }
+    }
+
+    /// Starts a receive, unless there is one or a reason against it.
+    pub fn receive(&mut self, id: SocketId) {
+        let Some(socket) = self.sockets.get(id) else { return };
+        let wanted = matches!(socket.phase, Phase::Open)
+            && !(socket.receiving || socket.paused || socket.held_back_by_queue || socket.without_buffer);
+        if !wanted {
+            return;
+        }
+        if let Some(destination) = socket.full_destination.take()
+            && self.hold_back(id, destination)
+        {
+            return;
+        }
+        let Some(socket) = self.sockets.get(id) else { return };
+        let side = socket.owner.side();
+        let credit = match side {
+            _ if !self.with_credit => 0,
+            Side::Frontend => FRONTEND_CREDIT_BYTES,
+            Side::Backend => BACKEND_CREDIT_BYTES,
+        };
+        socket.receiving = true;
+        self.ring.receive(socket.fd.as_fd(), group(side), credit, id.token(socket.receive_operation()));
+    }
+
+    /// Ends the receive in flight; its last completion says when.
+    pub fn cancel_receive(&mut self, id: SocketId) {
+        if let Some(socket) = self.sockets.get(id)
+            && socket.receiving
+            && !mem::replace(&mut socket.cancelling, true)
+        {
+            self.ring.cancel(id.token(socket.receive_operation()));
+        }
+    }
+
+    /// There was no buffer for what has arrived: receives again when there is one.
+    pub fn wait_for_buffer(&mut self, id: SocketId) {
+        if let Some(socket) = self.sockets.get(id)
+            && !mem::replace(&mut socket.without_buffer, true)
+        {
+            self.without_buffer[usize::from(group(socket.owner.side()))].push_back(id);
+        }
+    }
+
+    /// Stops or goes on reading a client. It stops at the latest when the credit is used up.
+    pub fn set_paused(&mut self, id: SocketId, paused: bool) {
+        let Some(socket) = self.sockets.get(id) else { return };
+        socket.paused = paused;
+        if !paused {
+            self.receive(id);
+        } else if !self.with_credit {
+            self.cancel_receive(id);
+        }
+    }
+
+    /// Queues bytes to be sent. If that makes the queue too long, the socket they came from is held back.
+    pub fn send(&mut self, to: SocketId, payload: Payload, current: &Current<'_>) {
+        let Some(socket) = self.sockets.get(to) else { return };
+        let known = match (payload, current) {
+            (Payload::Owned(bytes), _) => {
+                socket.queue.push_bytes(bytes);
+                true
+            }
+            (Payload::Span { start, end }, Current::Chunk { span, .. }) => {
+                socket.queue.push_part(span, start, end, &mut self.groups)
+            }
+            (Payload::Span { start, end }, Current::Early { bytes, .. }) => {
+                let (start, end) = (start as usize, end as usize);
+                let inside = start <= end && end <= bytes.len();
+                if inside {
+                    socket.queue.push_bytes(bytes.slice(start..end));
+                }
+                inside
+            }
+            (Payload::Span { .. }, Current::Nothing) => false,
+        };
+        if !known {
+            // The stream would have a hole, so it ends here. Both its ends learn it from the socket.
+            tracing::error!("an output names bytes that are not part of what arrived; its connection is closed");
+            shutdown(socket);
+            return;
+        }
+        if !mem::replace(&mut socket.send_is_due, true) {
+            self.due.push(to);
+        }
+        if socket.queue.bytes() >= QUEUE_HIGH_BYTES {
+            let side = socket.owner.side();
+            self.note_full(to, side, current);
+        }
+    }
+
+    fn note_full(&mut self, to: SocketId, side: Side, current: &Current<'_>) {
+        let (from, from_side) = match current {
+            Current::Nothing => return,
+            Current::Chunk { span, from } => (*from, span.side()),
+            Current::Early { from, .. } => (*from, Side::Frontend),
+        };
+        let holds_back = match (from_side, side) {
+            (Side::Frontend, Side::Backend) | (Side::Backend, Side::Frontend) => true,
+            // A client that does not read the answers to what it sends.
+            (Side::Frontend, Side::Frontend) => from == to,
+            // A backend's answer made the core send to a backend what it had held back. Not reading the one until the other has read
+            // could stop both for ever.
+            (Side::Backend, Side::Backend) => false,
+        };
+        if holds_back && let Some(socket) = self.sockets.get(from) {
+            socket.full_destination = Some(to);
+            if !self.with_credit {
+                self.cancel_receive(from);
+            }
+        }
+    }
+
+    /// Does not read `id` until the queue of `destination` is shorter. False: it is short enough.
+    fn hold_back(&mut self, id: SocketId, destination: SocketId) -> bool {
+        match self.sockets.get(destination) {
+            Some(full) if matches!(full.phase, Phase::Open) && full.queue.bytes() >= QUEUE_HIGH_BYTES => full.held_back.push(id),
+            Some(_) | None => return false,
+        }
+        if let Some(socket) = self.sockets.get(id) {
+            socket.held_back_by_queue = true;
+        }
+        true
+    }
+
+    /// Reads those again that were held back by a socket whose queue is shorter now, or that is going away.
+    fn let_go(&mut self, held_back: Vec<SocketId>) {
+        for id in held_back {
+            if let Some(socket) = self.sockets.get(id) {
+                socket.held_back_by_queue = false;
+                self.receive(id);
+            }
+        }
+    }
+
+    /// A send has completed, with so many bytes of it sent.
+    pub fn sent(&mut self, id: SocketId, count: u32) {
+        let Some(socket) = self.sockets.get(id) else { return };
+        socket.queue.sent(count, &mut self.groups);
+        if !socket.queue.is_empty() && !mem::replace(&mut socket.send_is_due, true) {
+            self.due.push(id);
+        }
+        if socket.queue.bytes() < QUEUE_LOW_BYTES && !socket.held_back.is_empty() {
+            let held_back = mem::take(&mut socket.held_back);
+            self.let_go(held_back);
+        }
+    }
+
+    /// Sends what is queued, then closes; at once if nothing is. Its key is to be forgotten before.
+    pub fn flush_and_close(&mut self, id: SocketId) {
+        let Some(socket) = self.sockets.get(id) else { return };
+        if !matches!(socket.phase, Phase::Open) {
+            return;
+        }
+        if socket.queue.is_empty() {
+            self.close(id);
+            return;
+        }
+        socket.phase = Phase::Flushing;
+        let held_back = mem::take(&mut socket.held_back);
+        self.flushing.push_back((id, self.ticks + FLUSH_TICKS_MAX));
+        self.let_go(held_back);
+    }
+
+    /// Closes without sending what is queued. Its key is to be forgotten before.
+    pub fn close(&mut self, id: SocketId) {
+        let Some(socket) = self.sockets.get(id) else { return };
+        socket.phase = Phase::Closing;
+        let held_back = mem::take(&mut socket.held_back);
+        if socket.queue.is_in_flight() {
+            self.ring.cancel(id.token(Operation::Send));
+        }
+        self.cancel_receive(id);
+        self.let_go(held_back);
+        self.close_if_idle(id);
+    }
+
+    /// Closes a socket that was waiting for its last completion, if that was it.
+    pub fn close_if_idle(&mut self, id: SocketId) {
+        if self.sockets.get(id).is_some_and(|socket| matches!(socket.phase, Phase::Closing) && socket.is_idle())
+            && let Some(mut socket) = self.sockets.remove(id)
+        {
+            socket.queue.clear(&mut self.groups);
+        }
+    }
+
+    /// Closes every socket.
+    pub fn close_all(&mut self) {
+        let all: Vec<_> = self.sockets.iter().map(|(id, _)| id).collect();
+        for id in all {
+            self.close(id);
+        }
+    }
+
+    /// Whether something is still being sent to clients that the core is done with.
+    pub fn is_flushing(&self) -> bool {
+        !self.flushing.is_empty()
+    }
+
+    /// 250 ms have passed: cuts off those who do not read what they are sent last, and gets buffers back from those who do not read.
+    pub fn tick(&mut self) {
+        self.ticks += 1;
+        while let Some((id, end)) = self.flushing.front().copied() {
+            let socket = self.sockets.get(id);
+            if socket.is_some_and(|socket| matches!(socket.phase, Phase::Flushing)) {
+                if end > self.ticks {
+                    break;
+                }
+                self.close(id);
+            }
+            self.flushing.pop_front();
+        }
+        for side in [Side::Frontend, Side::Backend] {
+            if self.groups[side].is_short() {
+                self.evacuate(side, self.turn_of_tick);
+            }
+        }
+        self.turn_of_tick = self.turn;
+    }
+
+    /// Everything that happened in this turn has been handled: starts the sends, and gives buffers to those who wait for them.
+    pub fn end_turn(&mut self) {
+        let started = self.start_sends();
+        for side in [Side::Frontend, Side::Backend] {
+            self.serve_waiting(side, started);
+            self.groups[side].publish();
+        }
+    }
+
+    /// Receives again at sockets that found no buffer, one for each buffer there is.
+    fn serve_waiting(&mut self, side: Side, sends_started: bool) {
+        let waiting = usize::from(group(side));
+        if self.without_buffer[waiting].is_empty() {
+            return;
+        }
+        // Buffers come back first from those whose peers have not read for long, then from all whose send could not be done at once.
+        let none = self.groups[side].available() == 0;
+        if none && !self.evacuate(side, self.turn_of_tick) && !self.evacuate(side, self.turn) {
+            // Or they are with the sends of this very turn. Most are done as soon as the kernel sees them.
+            self.look_again |= sends_started;
+        }
+        for _ in 0..self.groups[side].available() {
+            let Some(id) = self.without_buffer[waiting].pop_front() else { return };
+            if let Some(socket) = self.sockets.get(id) {
+                socket.without_buffer = false;
+                self.receive(id);
+            }
+        }
+        // Those may have nothing to receive, while others in the list have.
+        self.look_again |= self.groups[side].available() > 0;
+    }
+
+    /// True: there was one.
+    fn start_sends(&mut self) -> bool {
+        let mut started = false;
+        for id in self.due.drain(..) {
+            let Some(socket) = self.sockets.get(id) else { continue };
+            socket.send_is_due = false;
+            if matches!(socket.phase, Phase::Closing) {
+                continue;
+            }
+            if let Some((bytes, length)) = socket.queue.start(&self.groups) {
+                socket.sending_since_turn = self.turn;
+                started = true;
+                // SAFETY: the queue keeps the bytes where they are until `sent`, which is called only for this send's completion. A socket
+                // is removed, and its queue dropped, only when nothing of it is in flight; if the whole worker goes before, the queue
+                // leaks them.
+                unsafe { self.ring.send(socket.fd.as_fd(), bytes, length, id.token(Operation::Send)) };
+            }
+        }
+        started
+    }
+
+    /// Moves to the heap what waits in buffers of `side` at sockets whose send has been in flight since before a turn: what they hold
+    /// would otherwise come back only when their peers read. True: there was some.
+    fn evacuate(&mut self, side: Side, before_turn: u64) -> bool {
+        let mut found = false;
+        for (id, socket) in self.sockets.iter() {
+            let is_stuck = matches!(socket.phase, Phase::Open | Phase::Flushing)
+                && socket.queue.is_in_flight()
+                && socket.sending_since_turn < before_turn;
+            if is_stuck && socket.queue.holds(side) {
+                found = true;
+                if socket.queue.evacuate(&mut self.groups) {
+                    self.ring.cancel(id.token(Operation::Send));
+                }
+            }
+        }
+        found
+    }
+}
+
+/// Makes a connection end as if its peer had closed it.
+fn shutdown(socket: &Socket) {
+    if let Err(error) = rustix::net::shutdown(&socket.fd, rustix::net::Shutdown::Both) {
+        tracing::debug!(%error, "a connection was over before it could be ended");
+    }
+}
+
+/// Receives one byte with a credit of one byte: kernels before 6.17 answer `EINVAL`, others end the request after it.
+fn kernel_knows_credit(ring: &mut Ring<'_>, groups: &mut Groups) -> io::Result<bool> {
+    let (mut near, far) = UnixStream::pair()?;
+    near.write_all(b"?")?;
+    ring.receive(far.as_fd(), group(Side::Frontend), 1, Token::lone(Operation::ReceiveFrontend));
+    let completion = loop {
+        ring.wait(1)?;
+        if let Some(completion) = ring.next() {
+            break completion;
+        }
+    };
+    let bounded = completion.is_last();
+    match groups[Side::Frontend].received(&completion) {
+        Ok(Some(span)) if bounded => {
+            groups.release(span);
+            Ok(true)
+        }
+        Ok(None) if completion.result == -libc::EINVAL => Ok(false),
+        Ok(_) | Err(_) => Err(io::Error::other(format!("a first receive gave {completion:?}"))),
+    }
+}

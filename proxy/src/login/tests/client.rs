@@ -1,0 +1,503 @@
+//! What clients may say before they are let in, and what they are told.
+
+use expect_test::{Expect, expect};
+use proptest::prelude::*;
+
+use super::super::scram::{ClientFirst, Keys, MECHANISM};
+use super::*;
+use crate::observe::LoginOutcome;
+use crate::wire::frontend::{password, query, sasl_initial, sasl_response};
+use crate::wire::startup::encode_cancel;
+use crate::wire::{Frame, Malformed, Mode, Splitter, parse_error};
+
+const SSL_REQUEST: &[u8] = b"\0\0\0\x08\x04\xd2\x16\x2f";
+const GSS_REQUEST: &[u8] = b"\0\0\0\x08\x04\xd2\x16\x30";
+
+fn chance() -> Chance {
+    Chance { nonce: [1; 18], salt: [1, 2, 3, 4], process_id: 77, secret: *b"key!" }
+}
+
+/// A StartupMessage of protocol 3.`minor`.
+fn startup(minor: u8, parameters: &[(&str, &str)]) -> Vec<u8> {
+    let mut bytes = vec![0, 0, 0, 0, 0, 3, 0, minor];
+    for text in parameters.iter().flat_map(|(name, value)| [name, value]) {
+        bytes.extend_from_slice(text.as_bytes());
+        bytes.push(0);
+    }
+    bytes.push(0);
+    let length = u32::try_from(bytes.len()).unwrap();
+    bytes[..4].copy_from_slice(&length.to_be_bytes());
+    bytes
+}
+
+/// A client that notes down what it is told.
+struct Conversation<'a> {
+    rules: &'a Rules,
+    login: ClientLogin,
+    clients: u64,
+    told: Vec<u8>,
+    end: Option<Step>,
+}
+
+impl<'a> Conversation<'a> {
+    fn new(rules: &'a Rules) -> Self {
+        let login = ClientLogin::new(Some([10, 0, 0, 1].into()), chance());
+        Self { rules, login, clients: 0, told: Vec::new(), end: None }
+    }
+
+    /// Sends, and gives the answer.
+    fn say(&mut self, bytes: &[u8]) -> Vec<u8> {
+        self.login.receive(bytes);
+        let before = self.told.len();
+        while self.end.is_none() {
+            match self.login.step(self.rules, self.clients) {
+                Step::Read => break,
+                Step::Send(bytes) => self.told.extend_from_slice(&bytes),
+                Step::Admit(admitted) => {
+                    self.told.extend_from_slice(&admitted.greeting);
+                    self.end = Some(Step::Admit(admitted));
+                }
+                Step::Refuse(refused) => {
+                    self.told.extend_from_slice(&refused.refusal.encode());
+                    self.end = Some(Step::Refuse(refused));
+                }
+                step @ Step::Close(_) => self.end = Some(step),
+            }
+        }
+        self.told[before..].to_vec()
+    }
+
+    fn outcome(&self) -> Option<LoginOutcome> {
+        match self.end.as_ref()? {
+            Step::Close(outcome) => Some(*outcome),
+            Step::Refuse(refused) => Some(refused.refusal.outcome),
+            Step::Admit(_) => Some(LoginOutcome::Admitted),
+            Step::Read | Step::Send(_) => None,
+        }
+    }
+
+    /// All that was told, a line a message, and how it ended.
+    fn transcript(&self) -> String {
+        let plain = self.told.iter().take_while(|byte| **byte == b'N').count();
+        let mut text = "N\n".repeat(plain);
+        for (tag, body) in messages(&self.told[plain..]) {
+            let body = match parse_error(&body) {
+                Some(error) if tag == 'E' => {
+                    format!("{} {} {}", error.severity, error.sqlstate.unwrap(), error.message)
+                }
+                _ => body.escape_ascii().to_string(),
+            };
+            text += &format!("{tag} {body}\n");
+        }
+        text + &self.outcome().map_or("…\n".to_owned(), |outcome| format!("= {}\n", outcome.as_str()))
+    }
+}
+
+fn messages(bytes: &[u8]) -> Vec<(char, Vec<u8>)> {
+    let (mut splitter, mut at, mut messages) = (Splitter::default(), 0, Vec::new());
+    while let Some(frame) = splitter.next::<Malformed>(bytes, &mut at, |_, _| Ok(Mode::Gather)).unwrap() {
+        let Frame::Whole { tag, range } = frame else { panic!("{frame:?}") };
+        messages.push((char::from(tag), bytes[range][5..].to_vec()));
+    }
+    assert!(splitter.at_boundary());
+    messages
+}
+
+fn check(rules: &Rules, said: &[&[u8]], expected: &Expect) {
+    let mut whole = Conversation::new(rules);
+    said.iter().for_each(|bytes| drop(whole.say(bytes)));
+    // The same, a byte at a time.
+    let mut pieces = Conversation::new(rules);
+    said.concat().into_iter().for_each(|byte| drop(pieces.say(&[byte])));
+    assert_eq!(whole.transcript(), pieces.transcript());
+    expected.assert_eq(&whole.transcript());
+}
+
+#[test]
+fn a_trusted_client_is_greeted_at_once() {
+    check(
+        &rules("trust", ""),
+        &[&startup(0, &[("user", "bob"), ("application_name", "psql"), ("client_encoding", "utf-8")])],
+        &expect![[r#"
+            R \x00\x00\x00\x00
+            S application_name\x00psql\x00
+            S client_encoding\x00UTF8\x00
+            S DateStyle\x00ISO, MDY\x00
+            S default_transaction_read_only\x00off\x00
+            S in_hot_standby\x00off\x00
+            S integer_datetimes\x00on\x00
+            S IntervalStyle\x00postgres\x00
+            S is_superuser\x00off\x00
+            S server_encoding\x00UTF8\x00
+            S server_version\x0015.0\x00
+            S standard_conforming_strings\x00on\x00
+            S TimeZone\x00Etc/UTC\x00
+            S session_authorization\x00bob\x00
+            K \x00\x00\x00Mkey!
+            Z I
+            = admitted
+        "#]],
+    );
+}
+
+#[test]
+fn encryption_is_declined_once_of_each_kind() {
+    let rules = rules("trust", "");
+    let [ssl, gss] = [SSL_REQUEST, GSS_REQUEST];
+    let hello = startup(0, &[("user", "")]);
+    check(&rules, &[gss, ssl, &hello], &expect![[r#"
+        N
+        N
+        E FATAL 28000 no PostgreSQL user name specified in startup packet
+        = unsupported
+    "#]]);
+    check(&rules, &[ssl, ssl], &expect![[r#"
+        N
+        = malformed
+    "#]]);
+    check(&rules, &[gss, gss], &expect![[r#"
+        N
+        = malformed
+    "#]]);
+}
+
+#[test]
+fn bytes_glued_behind_an_encryption_request_are_not_looked_at() {
+    let rules = rules("trust", "");
+    for request in [SSL_REQUEST, GSS_REQUEST] {
+        let mut conversation = Conversation::new(&rules);
+        conversation.say(&[request, &startup(0, &[("user", "bob")])[..]].concat());
+        assert_eq!(conversation.transcript(), "= malformed\n");
+    }
+}
+
+#[test]
+fn nonsense_is_not_waited_for() {
+    let rules = rules("trust", "");
+    for (said, expected) in [
+        (&b"GET / HTTP"[..], "= malformed\n"),
+        (&[0; 4], "= malformed\n"),
+        (b"\0\0\x27\x11", "= malformed\n"),
+        (b"\x16\x03\x01\x02", "= malformed\n"),
+        (b"\0\0\0\x08\0\x02\0\0", "E FATAL 0A000 unsupported frontend protocol 2.0: server supports 3.0 to 3.0\n= unsupported\n"),
+        (&encode_cancel(77, b"key!"), "= cancel\n"),
+    ] {
+        let mut conversation = Conversation::new(&rules);
+        conversation.say(said);
+        assert_eq!(conversation.transcript(), expected, "{}", said.escape_ascii());
+    }
+}
+
+#[test]
+fn what_is_not_spoken_is_negotiated_away() {
+    let hello = startup(2, &[("user", "bob"), ("_pq_.fancy", "1")]);
+    check(&rules("password", ""), &[&hello], &expect![[r#"
+        v \x00\x03\x00\x00\x00\x00\x00\x01_pq_.fancy\x00
+        R \x00\x00\x00\x03
+        …
+    "#]]);
+}
+
+#[test]
+fn replication_is_refused() {
+    check(&rules("trust", ""), &[&startup(0, &[("user", "bob"), ("replication", "database")])], &expect![[r#"
+        E FATAL 0A000 replication connections are not supported
+        = unsupported
+    "#]]);
+}
+
+#[test]
+fn there_is_room_for_so_many_clients() {
+    let rules = rules("password", "[limits]\nmax_clients = 3");
+    for (clients, expected) in [(2, None), (3, Some(LoginOutcome::TooMany))] {
+        let mut conversation = Conversation::new(&rules);
+        conversation.clients = clients;
+        conversation.say(&startup(0, &[("user", "bob")]));
+        assert_eq!(conversation.outcome(), expected);
+        assert_eq!(conversation.login.is_authenticating(), expected.is_none());
+    }
+}
+
+#[test]
+fn passwords_in_clear_text() {
+    let rules = rules("password", "");
+    let outcome = |user: &str, text: &str| {
+        let mut conversation = Conversation::new(&rules);
+        conversation.say(&startup(0, &[("user", user)]));
+        conversation.say(&password(text.as_bytes()));
+        conversation.outcome().unwrap()
+    };
+    assert_eq!(outcome("alice", "pencil"), LoginOutcome::Admitted);
+    assert_eq!(outcome("bob", "secret"), LoginOutcome::Admitted);
+    for (user, text) in [("alice", "secret"), ("bob", "secre"), ("bob", "secrets"), ("bob", ""), ("carol", "x"), ("nobody", "secret")] {
+        assert_eq!(outcome(user, text), LoginOutcome::Password, "{user} {text}");
+    }
+    // "dave" is not in the file.
+    check(&rules, &[&startup(0, &[("user", "dave")]), &password(b"secret")], &expect![[r#"
+        R \x00\x00\x00\x03
+        E FATAL 28P01 password authentication failed for user "dave"
+        = password
+    "#]]);
+}
+
+#[test]
+fn passwords_by_md5() {
+    let rules = rules("md5", "");
+    let outcome = |user: &str, digest: [u8; 32]| {
+        let mut conversation = Conversation::new(&rules);
+        conversation.say(&startup(0, &[("user", user)]));
+        conversation.say(&password(&md5::answer(&digest, chance().salt)));
+        conversation.outcome().unwrap()
+    };
+    assert_eq!(outcome("bob", md5::digest(b"secret", "bob")), LoginOutcome::Admitted);
+    assert_eq!(outcome("carol", *b"5eb5ffe0ee4ae5c6b0f9c7b8d3e1cafe"), LoginOutcome::Admitted);
+    assert_eq!(outcome("bob", md5::digest(b"wrong", "bob")), LoginOutcome::Password);
+    // Nobody's digest is no digest.
+    assert_eq!(outcome("nobody", [0; 32]), LoginOutcome::Password);
+    // alice has a SCRAM verifier and is asked for that.
+    let mut conversation = Conversation::new(&rules);
+    conversation.say(&startup(0, &[("user", "alice")]));
+    assert_eq!(conversation.transcript(), "R \\x00\\x00\\x00\\nSCRAM-SHA-256\\x00\\x00\n…\n");
+}
+
+/// Logs in by SCRAM; the salt that was asked with, and the end.
+fn by_scram<'a>(rules: &'a Rules, user: &str, text: &str) -> (Vec<u8>, Conversation<'a>) {
+    let mut conversation = Conversation::new(rules);
+    conversation.say(&startup(0, &[("user", user)]));
+    let (client, first) = ClientFirst::begin("client".to_owned());
+    let challenge = conversation.say(&sasl_initial(MECHANISM, &first));
+    let mut salt = Vec::new();
+    let (client, proof) = client
+        .receive(&challenge[9..], |given, iterations| {
+            salt = given.to_vec();
+            Keys::derive(text.as_bytes(), given, iterations)
+        })
+        .unwrap();
+    let answer = conversation.say(&sasl_response(&proof));
+    if conversation.outcome() == Some(LoginOutcome::Admitted) {
+        let last = messages(&answer).remove(0);
+        client.receive(&last.1[4..]).unwrap();
+    }
+    (salt, conversation)
+}
+
+#[test]
+fn passwords_by_scram() {
+    let rules = rules("scram-sha-256", "");
+    let outcome = |user: &str, text: &str| by_scram(&rules, user, text).1.outcome().unwrap();
+    assert_eq!(outcome("alice", "pencil"), LoginOutcome::Admitted);
+    assert_eq!(outcome("bob", "secret"), LoginOutcome::Admitted);
+    assert_eq!(outcome("bob", "secret"), LoginOutcome::Admitted);
+    for (user, text) in [("alice", "secret"), ("bob", "Secret"), ("carol", "x"), ("nobody", "x")] {
+        assert_eq!(outcome(user, text), LoginOutcome::Password, "{user}");
+    }
+}
+
+#[test]
+fn nobody_learns_which_users_exist() {
+    let rules = rules("scram-sha-256", "");
+    let told = |user: &str| {
+        let (salt, conversation) = by_scram(&rules, user, "wrong");
+        let transcript = conversation.transcript().replace(user, "<user>");
+        let lines: Vec<String> = transcript.lines().map(|line| line.split(",s=").next().unwrap().to_owned()).collect();
+        (salt, lines)
+    };
+    let (bob, nobody) = (told("bob"), told("nobody"));
+    assert_eq!(bob.1, nobody.1);
+    // The salts differ, have the same length, and stay the same.
+    assert_ne!(bob.0, nobody.0);
+    assert_eq!(bob.0.len(), nobody.0.len());
+    assert_eq!((told("bob").0, told("nobody").0), (bob.0, nobody.0));
+}
+
+#[test]
+fn an_exchange_goes_by_the_rules() {
+    let rules = rules("scram-sha-256", "");
+    let check = |answers: &[&[u8]], expected: &Expect| {
+        let mut conversation = Conversation::new(&rules);
+        conversation.say(&startup(0, &[("user", "bob")]));
+        let asked = conversation.told.len();
+        answers.iter().for_each(|answer| drop(conversation.say(answer)));
+        conversation.told.drain(..asked);
+        expected.assert_eq(&conversation.transcript());
+    };
+    check(&[b"Q\0\0\0\x0dSELECT 1\0"], &expect![[r#"
+        E FATAL 08P01 expected password response, got message type 81
+        = malformed
+    "#]]);
+    check(&[b"p\0\0\0\x03"], &expect![[r#"
+        E FATAL 08P01 invalid message length
+        = malformed
+    "#]]);
+    check(&[b"p\0\x01\0\x04"], &expect![[r#"
+        E FATAL 08P01 invalid message length
+        = malformed
+    "#]]);
+    check(&[b"p\0\0\0\x0dSCRAM\0\0\0\0"], &expect![[r#"
+        E FATAL 08P01 invalid SASL initial response
+        = malformed
+    "#]]);
+    check(&[&sasl_initial("SCRAM-SHA-256-PLUS", b"n,,n=,r=x")], &expect![[r#"
+        E FATAL 08P01 client selected an invalid SASL authentication mechanism
+        = malformed
+    "#]]);
+    // Lengths -2 and one too many.
+    check(&[b"p\0\0\0\x16SCRAM-SHA-256\0\xff\xff\xff\xfe"], &expect![[r#"
+        E FATAL 08P01 invalid SASL initial response
+        = malformed
+    "#]]);
+    check(&[b"p\0\0\0\x17SCRAM-SHA-256\0\0\0\0\x02n"], &expect![[r#"
+        E FATAL 08P01 invalid SASL initial response
+        = malformed
+    "#]]);
+    check(&[&sasl_initial(MECHANISM, b"p=tls-unique,,n=,r=x")], &expect![[r#"
+        E FATAL 08P01 malformed SCRAM message
+        = malformed
+    "#]]);
+    check(&[&sasl_initial(MECHANISM, b"n,a=carol,n=,r=x")], &expect![[r#"
+        E FATAL 0A000 client uses authorization identity, but it is not supported
+        = unsupported
+    "#]]);
+    check(&[&sasl_initial(MECHANISM, b"n,,n=,r=x"), &sasl_response(b"c=biws,r=y,p=AA==")], &expect![[r#"
+        R \x00\x00\x00\x0br=xAQEBAQEBAQEBAQEBAQEBAQEB,s=JlWpkJo0KKtOeksJPFYn5w==,i=4096
+        E FATAL 08P01 malformed SCRAM message
+        = malformed
+    "#]]);
+    // No first word (length -1): the server asks again with an empty challenge.
+    check(&[b"p\0\0\0\x16SCRAM-SHA-256\0\xff\xff\xff\xff", &sasl_response(b"n,,n=,r=x")], &expect![[r#"
+        R \x00\x00\x00\x0b
+        R \x00\x00\x00\x0br=xAQEBAQEBAQEBAQEBAQEBAQEB,s=JlWpkJo0KKtOeksJPFYn5w==,i=4096
+        …
+    "#]]);
+}
+
+#[test]
+fn the_residency_rules_admit() {
+    let bind = "[[residency.bind]]\nuser = \"bob\"\nfrom = \"10.0.0.0/8\"\nregions = [\"us-east\"]";
+    let rules = rules("trust", bind);
+    let outcome = |parameters: &[(&str, &str)]| {
+        let mut conversation = Conversation::new(&rules);
+        conversation.say(&startup(0, parameters));
+        match conversation.end {
+            Some(Step::Admit(admitted)) => format!("{:?}", admitted.login.identity.startup_region),
+            Some(Step::Refuse(refused)) => {
+                let audit = refused.audit.map(|record| format!("{} {} {:?}", record.rule, record.reason.as_str(), record.region));
+                format!("{} {} {audit:?}", refused.refusal.sqlstate, refused.refusal.message)
+            }
+            end => format!("{end:?}"),
+        }
+    };
+    assert_eq!(outcome(&[("user", "bob")]), "None");
+    assert_eq!(outcome(&[("user", "bob"), ("helios.region", "us-east")]), "Some(\"us-east\")");
+    assert_eq!(outcome(&[("user", "bob"), ("options", "-c Domicile.Region=us-east")]), "Some(\"us-east\")");
+    assert_eq!(outcome(&[("user", "bob"), ("helios.region", "")]), "Some(\"\")");
+    let refused = "42501 permission denied for region \"eu-west\" Some(\"residency.bind[0] not_granted \\\"eu-west\\\"\")";
+    assert_eq!(outcome(&[("user", "bob"), ("helios.region", "eu-west")]), refused);
+    // All names of the parameter are one value: the last one counts.
+    assert_eq!(outcome(&[("user", "bob"), ("helios.region", "us-east"), ("domicile.region", "eu-west")]), refused);
+    // Any other user may choose (`unbound = "client"`).
+    assert_eq!(outcome(&[("user", "eve"), ("helios.region", "antarctica")]), "Some(\"antarctica\")");
+}
+
+#[test]
+fn nobody_is_admitted_without_a_rule() {
+    let mut rules = rules("trust", "");
+    rules.config.residency.unbound = crate::policy::Unbound::Block;
+    rules.policy = Arc::new(Policy::compile(&rules.config.policy_source(), None).unwrap());
+    check(&rules, &[&startup(0, &[("user", "bob"), ("database", "demo")])], &expect![[r#"
+        E FATAL 28000 no residency rule admits user "bob" to database "demo"
+        = denied
+    "#]]);
+}
+
+#[test]
+fn settings_that_make_texts_read_differently_are_refused() {
+    let rules = rules("trust", "");
+    let sqlstate = |name: &str, value: &str| {
+        let mut conversation = Conversation::new(&rules);
+        conversation.say(&startup(0, &[("user", "bob"), (name, value)]));
+        match conversation.end {
+            Some(Step::Refuse(refused)) => refused.refusal.sqlstate.to_string(),
+            _ => String::new(),
+        }
+    };
+    for value in ["SJIS", "big5", "GB18030", "Shift_JIS_2004", "'uhc'", "win-932"] {
+        assert_eq!(sqlstate("Client_Encoding", value), "22023", "{value}");
+    }
+    for value in ["UTF8", "LATIN1", "EUC_JP", "SQL_ASCII"] {
+        assert_eq!(sqlstate("client_encoding", value), "", "{value}");
+    }
+    for value in ["off", "false", "0", "o", "", "banana"] {
+        assert_eq!(sqlstate("standard_conforming_strings", value), "22023", "{value}");
+    }
+    for value in ["on", "TRUE", "1", "y", "tr"] {
+        assert_eq!(sqlstate("standard_conforming_strings", value), "", "{value}");
+    }
+}
+
+#[test]
+fn pools_are_named_by_canonical_settings() {
+    let rules = rules("trust", "");
+    let identity = |parameters: &[(&str, &str)]| {
+        let mut conversation = Conversation::new(&rules);
+        conversation.say(&startup(0, &[&[("user", "bob")], parameters].concat()));
+        match conversation.end {
+            Some(Step::Admit(admitted)) => admitted.login.identity.settings,
+            end => panic!("{end:?}"),
+        }
+    };
+    let settings = identity(&[("DateStyle", "ISO"), ("application_name", "x"), ("helios.region", "eu-west")]);
+    assert_eq!(format!("{settings:?}"), r#"[("application_name", "x"), ("datestyle", "ISO")]"#);
+    assert_eq!(settings, identity(&[("options", "-c datestyle=ISO"), ("application_name", "x")]));
+}
+
+#[test]
+fn parameters_come_from_a_node_of_the_grant() {
+    let rules = rules("trust", "[[residency.bind]]\nuser = \"bob\"\nregions = [\"us-east\"]");
+    let report = |node: usize, encoding: &str| {
+        let parameters = [("server_encoding", encoding), ("is_superuser", "on"), ("DateStyle", "ISO, DMY"), ("TimeZone", "CET")];
+        rules.nodes[node].state.borrow_mut().parameters = Some(Arc::new(parameters.into_iter().collect()));
+    };
+    report(0, "LATIN1");
+    let told = |user: &str, name: &str| {
+        let mut conversation = Conversation::new(&rules);
+        conversation.say(&startup(0, &[("user", user), ("helios.region", "us-east"), ("timezone", "UTC"), ("datestyle", "SQL")]));
+        match conversation.end {
+            Some(Step::Admit(admitted)) => admitted.login.told.get(name).unwrap_or("-").to_owned(),
+            end => panic!("{end:?}"),
+        }
+    };
+    // The only node that has been asked is outside bob's grant; another user may go there.
+    assert_eq!(told("bob", "server_encoding"), "UTF8");
+    assert_eq!(told("eve", "server_encoding"), "LATIN1");
+    report(1, "EUC_JP");
+    assert_eq!(told("bob", "server_encoding"), "EUC_JP");
+    assert_eq!(told("eve", "server_encoding"), "EUC_JP");
+    assert_eq!(told("bob", "is_superuser"), "off");
+    assert_eq!(told("prober", "is_superuser"), "on");
+    assert_eq!(told("bob", "session_authorization"), "bob");
+    assert_eq!(told("bob", "DateStyle"), "SQL, DMY");
+    assert_eq!(told("bob", "TimeZone"), "UTC");
+}
+
+#[test]
+fn what_stands_behind_a_login_belongs_to_the_session() {
+    let rules = rules("trust", "");
+    let mut conversation = Conversation::new(&rules);
+    conversation.say(&[&startup(0, &[("user", "bob")])[..], &query(b"SELECT 1"), b"P\0"].concat());
+    let Some(Step::Admit(admitted)) = conversation.end else { panic!("{:?}", conversation.end) };
+    assert_eq!(admitted.early, [&query(b"SELECT 1")[..], b"P\0"].concat());
+}
+
+proptest! {
+    #[test]
+    fn garbage_never_panics(said in proptest::collection::vec(any::<u8>(), 0..300), cut in 0..60usize, method in 0..3usize) {
+        let rules = rules(["password", "md5", "scram-sha-256"][method], "");
+        Conversation::new(&rules).say(&said);
+        // A good beginning, then noise.
+        let mut conversation = Conversation::new(&rules);
+        let good = [startup(0, &[("user", "bob")]), sasl_initial(MECHANISM, b"n,,n=,r=x").to_vec()].concat();
+        conversation.say(&[&good[..cut.min(good.len())], &said].concat());
+        prop_assert_ne!(conversation.outcome(), Some(LoginOutcome::Admitted));
+    }
+}
