@@ -63,7 +63,7 @@ pub struct Worker<'uring> {
     /// What the core has said; empty between calls, kept for its memory.
     outputs: Outputs,
     /// Backends whose move came to nothing, of which the core has not been told yet.
-    failed_moves: Vec<Box<MovedBackend>>,
+    failed_moves: Vec<MovedBackend>,
     mailboxes: Arc<[Mailbox]>,
     /// Messages being handled; empty between turns, kept for its memory.
     inbox: Vec<ToWorker>,
@@ -398,8 +398,8 @@ impl<'uring> Worker<'uring> {
     }
 
     fn move_backend(&mut self, key: BackendKey, target: Move) {
-        let Some(id) = self.traffic.forget(Owner::Backend(key)) else { return self.failed_moves.push(target.moved) };
-        let Some(socket) = self.traffic.sockets.get(id) else { return self.failed_moves.push(target.moved) };
+        let Some(id) = self.traffic.forget(Owner::Backend(key)) else { return self.failed_moves.push(*target.moved) };
+        let Some(socket) = self.traffic.sockets.get(id) else { return self.failed_moves.push(*target.moved) };
         let is_at_rest = socket.queue.is_empty();
         socket.phase = Phase::Moving(Box::new(target));
         if !is_at_rest {
@@ -418,7 +418,7 @@ impl<'uring> Worker<'uring> {
         let Move { to_worker, moved } = *target;
         match self.mailboxes.get(to_worker) {
             Some(mailbox) => mailbox.send(ToWorker::BackendMoved { socket: socket.fd, moved }),
-            None => self.failed_moves.push(moved),
+            None => self.failed_moves.push(*moved),
         }
     }
 
@@ -426,7 +426,7 @@ impl<'uring> Worker<'uring> {
     fn give_up_move(&mut self, id: SocketId) {
         let Some(socket) = self.traffic.sockets.get(id) else { return };
         if let Phase::Moving(target) = mem::replace(&mut socket.phase, Phase::Closing) {
-            self.failed_moves.push(target.moved);
+            self.failed_moves.push(*target.moved);
         }
         self.traffic.close(id);
     }

@@ -14,7 +14,7 @@ use tracing::{debug, warn};
 
 use super::backend_login::{BackendLogin, Credentials, Fault, Progress, ServerFacts};
 use super::message::take;
-use super::node::{self, Node};
+use super::node::Node;
 use super::socket::{Socket, tune};
 use super::{Desk, Rules, random_bytes, scram};
 use crate::config::{Address, Secret};
@@ -46,10 +46,10 @@ impl Desk {
     async fn open(&self, request: &OpenRequest) -> Result<(OwnedFd, BackendInfo), OpenError> {
         let rules = self.rules();
         let mut failure = OpenError::NoNode;
-        for node in node::serving(&rules.nodes, request.region) {
+        for node in rules.serving(request.region) {
             let user = node.config.user.as_deref().unwrap_or(&request.user);
             let database = node.config.database.as_deref().unwrap_or(&request.database);
-            match self.log_in_to(&rules, &node, user, database, &request.settings).await {
+            match self.log_in_to(&rules, node, user, database, &request.settings).await {
                 Ok((socket, facts)) => {
                     let parameters = self.interner.borrow_mut().share(facts.parameters.into());
                     debug!(node = &*node.name, ?user, ?database, process_id = facts.process_id, "backend opened");

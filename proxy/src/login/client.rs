@@ -19,6 +19,9 @@ const LOGINS_MAX: usize = 1024;
 impl Desk {
     /// A client has connected to `worker`. Its login runs from here on by itself.
     pub fn accept(self: &Rc<Self>, worker: usize, socket: OwnedFd, peer: Option<SocketAddr>) {
+        if self.is_draining() {
+            return;
+        }
         if self.in_progress.get() >= LOGINS_MAX {
             self.logins.count(LoginOutcome::TooMany);
             // There is no room to wait for anything: what does not fit into the socket's buffer is not sent.

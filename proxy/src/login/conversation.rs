@@ -156,9 +156,11 @@ impl ClientLogin {
             return refuse(Some(&startup), Refusal::too_many());
         }
         // Protocol 3.0 is spoken, without extensions; who asks for more is told before anything else ("Protocol negotiation").
-        let negotiation = (startup.protocol_minor > 0 || !startup.unknown_protocol_options.is_empty())
-            .then(|| startup::encode_negotiate(0, &startup.unknown_protocol_options))
-            .unwrap_or_default();
+        let negotiation = if startup.protocol_minor > 0 || !startup.unknown_protocol_options.is_empty() {
+            startup::encode_negotiate(0, &startup.unknown_protocol_options)
+        } else {
+            Bytes::new()
+        };
         let secret = rules.config.auth.users.get(&startup.user);
         let progress = rules.authenticator.begin(&startup.user, secret, &self.chance);
         self.progress(startup, &negotiation, progress, rules)

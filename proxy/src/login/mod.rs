@@ -41,12 +41,12 @@ pub use node::{Health, Node, NodeState};
 pub use random::{Chance, bytes as random_bytes};
 pub use refusal::Refusal;
 
-use crate::config::Config;
+use crate::config::{Config, Role};
 use crate::engine::Mailbox;
 use crate::observe::{AuditLog, LoginCounters};
 use crate::policy::{Grant, Policy};
 use crate::pool::Parameters;
-use crate::region::SessionRegion;
+use crate::region::{RegionId, SessionRegion};
 use crate::session::Counters;
 use backend_login::KeyCache;
 use intern::Interner;
@@ -80,6 +80,14 @@ impl Rules {
         Self { policy, nodes, authenticator, told_by_default: Arc::new(told_by_default), config }
     }
 
+    /// The nodes that may serve a region, in the order in which they are tried: its primaries, or its replicas if it has none. A
+    /// pool never mixes the two, because a session could not tell which of them it got.
+    pub fn serving(&self, region: RegionId) -> impl Iterator<Item = &Rc<Node>> {
+        let with = move |role| self.nodes.iter().filter(move |node| node.region == region && node.config.role == role);
+        let role = if with(Role::Primary).next().is_some() { Role::Primary } else { Role::Replica };
+        with(role)
+    }
+
     /// What a server would report to a session that starts in `start`, and the user it was reported to: from a node of the grant,
     /// best of that region, or the configured values.
     fn reported(&self, grant: &Grant, start: &SessionRegion) -> (Arc<Parameters>, Option<&str>) {
@@ -87,11 +95,8 @@ impl Rules {
         let starts_at = |node: &&Rc<Node>| *start == SessionRegion::Declared(node.region);
         let elsewhere = self.nodes.iter().filter(|node| !starts_at(node) && granted.contains(node.region));
         let nodes = self.nodes.iter().filter(starts_at).chain(elsewhere);
-        let reported = |node: &'_ Rc<Node>| node.state().parameters.clone();
-        nodes
-            .filter_map(|node| Some((reported(node)?, node.config.user.as_deref())))
-            .next()
-            .unwrap_or_else(|| (self.told_by_default.clone(), None))
+        let mut reported = nodes.filter_map(|node| Some((node.state().parameters.clone()?, node.config.user.as_deref())));
+        reported.next().unwrap_or_else(|| (self.told_by_default.clone(), None))
     }
 }
 
@@ -111,7 +116,9 @@ pub struct Desk {
     in_progress: Cell<usize>,
     /// Those of them that have passed the check of `max_clients`.
     authenticating: Cell<usize>,
+    /// Clients that were handed to workers.
     admitted: Cell<u64>,
+    draining: Cell<bool>,
 }
 
 impl Desk {
@@ -128,7 +135,18 @@ impl Desk {
             in_progress: Cell::new(0),
             authenticating: Cell::new(0),
             admitted: Cell::new(0),
+            draining: Cell::new(false),
         }
+    }
+
+    /// Takes no more clients. Backends are still opened: transactions that have begun may need them.
+    pub fn drain(&self) {
+        self.draining.set(true);
+    }
+
+    /// Whether clients are no longer taken.
+    pub fn is_draining(&self) -> bool {
+        self.draining.get()
     }
 
     /// The rules in force.

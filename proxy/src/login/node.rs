@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::config::{self, Config, Role};
+use crate::config::{self, Config};
 use crate::policy::Policy;
 use crate::pool::Parameters;
 use crate::region::{RegionId, SessionRegion};
@@ -79,12 +79,4 @@ pub(super) fn nodes(config: &Config, policy: &Policy, previous: &[Rc<Node>], now
         Some(previous.iter().find(same).cloned().unwrap_or_else(fresh))
     };
     config.nodes.iter().filter_map(node).collect()
-}
-
-/// The nodes that may serve a region, in the order in which they are tried: its primaries, or its replicas if it has none. A pool
-/// never mixes the two, because a session could not tell which of them it got.
-pub(super) fn serving(nodes: &[Rc<Node>], region: RegionId) -> Vec<Rc<Node>> {
-    let with = |role| nodes.iter().filter(move |node| node.region == region && node.config.role == role).cloned();
-    let primaries: Vec<_> = with(Role::Primary).collect();
-    if primaries.is_empty() { with(Role::Replica).collect() } else { primaries }
 }

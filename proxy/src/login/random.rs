@@ -1,5 +1,7 @@
 //! The randomness of logins, drawn from the kernel. Everything else takes it as an argument.
 
+use std::io;
+
 use super::scram::NONCE_BYTES;
 
 /// What is left to chance in one client's login.
@@ -19,7 +21,7 @@ impl Chance {
     ///
     /// # Errors
     /// The kernel has no randomness to give, which happens before it has booted and never again.
-    pub fn draw() -> Result<Self, getrandom::Error> {
+    pub fn draw() -> io::Result<Self> {
         let process_id = u32::from_ne_bytes(bytes()?) >> 1;
         Ok(Self { nonce: bytes()?, salt: bytes()?, process_id: process_id.max(1), secret: bytes()? })
     }
@@ -29,8 +31,8 @@ impl Chance {
 ///
 /// # Errors
 /// As [`Chance::draw`].
-pub fn bytes<const N: usize>() -> Result<[u8; N], getrandom::Error> {
+pub fn bytes<const N: usize>() -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
-    getrandom::fill(&mut bytes)?;
+    getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
     Ok(bytes)
 }

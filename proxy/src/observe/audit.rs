@@ -5,7 +5,7 @@
 use std::cell::RefCell;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::Value;
 use tracing::{error, info};
@@ -19,10 +19,7 @@ use crate::session::AuditRecord;
 pub const TARGET: &str = "audit";
 
 /// Where records go.
-pub struct AuditLog {
-    path: Option<PathBuf>,
-    file: RefCell<Option<File>>,
-}
+pub struct AuditLog(RefCell<Option<File>>);
 
 impl AuditLog {
     /// Appends to the file `path`, which is made if it is not there; without one, records go to the log.
@@ -30,26 +27,23 @@ impl AuditLog {
     /// # Errors
     /// The file can not be opened for writing.
     pub fn open(path: Option<&Path>) -> io::Result<Self> {
-        let file = path.map(append_to).transpose()?;
-        Ok(Self { path: path.map(Path::to_owned), file: RefCell::new(file) })
+        Ok(Self(RefCell::new(path.map(append_to).transpose()?)))
     }
 
-    /// Opens the file again, so that whoever rotates it may have moved the old one away.
+    /// Opens the file again, so that whoever rotates it may have moved the old one away, or another one.
     ///
     /// # Errors
-    /// The file can not be opened; records go on to the old one.
-    pub fn reopen(&self) -> io::Result<()> {
-        if let Some(path) = &self.path {
-            let file = append_to(path)?;
-            self.file.replace(Some(file));
-        }
+    /// The file can not be opened; records go on to where they went.
+    pub fn reopen(&self, path: Option<&Path>) -> io::Result<()> {
+        let file = path.map(append_to).transpose()?;
+        self.0.replace(file);
         Ok(())
     }
 
     /// Writes one record. `policy` has the names of regions.
     pub fn write(&self, record: &AuditRecord, policy: &Policy) {
         let served_by = record.served_by.map(|region| policy.name(region));
-        if let Some(file) = self.file.borrow_mut().as_mut() {
+        if let Some(file) = self.0.borrow_mut().as_mut() {
             // One write a line: lines of several writers to one file do not mix.
             match file.write_all(line(record, served_by).as_bytes()) {
                 Ok(()) => return,
@@ -145,7 +139,7 @@ pub(super) mod tests {
         log.write(&record(), &policy);
         std::fs::rename(&path, directory.path().join("old")).unwrap();
         log.write(&record(), &policy);
-        log.reopen().unwrap();
+        log.reopen(Some(&path)).unwrap();
         log.write(&record(), &policy);
         let lines = |name: &str| std::fs::read_to_string(directory.path().join(name)).unwrap().lines().count();
         assert_eq!((lines("old"), lines("audit.jsonl")), (2, 1));
@@ -159,7 +153,7 @@ pub(super) mod tests {
             no_region: crate::policy::NoRegion::Block,
             default_region: None,
             enforce: true,
-            block_message: String::new(),
+            block_message: "{reason}".to_owned(),
             block_sqlstate: SqlState::SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION,
         };
         Policy::compile(&source, None).unwrap()

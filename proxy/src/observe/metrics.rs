@@ -184,6 +184,14 @@ mod tests {
             .lines()
             .filter(|line| ["sessions ", "admitted", "node_up", "EOF"].iter().any(|word| line.contains(word)))
             .collect();
-        expect![[""]].assert_eq(&shown.join("\n"));
+        expect![[r#"
+            domicile_logins_total{outcome="admitted"} 1
+            # HELP domicile_sessions Sessions there are
+            # TYPE domicile_sessions gauge
+            domicile_sessions 4
+            # HELP domicile_node_up Whether the last probe of a node succeeded
+            # TYPE domicile_node_up gauge
+            domicile_node_up{node="pg-eu-west",region="eu-west"} 1
+            # EOF"#]].assert_eq(&shown.join("\n"));
     }
 }

@@ -97,13 +97,14 @@ mod tests {
     #[test]
     fn bytes_are_bounded() {
         let mut cache = Cache::new();
-        for number in 0..SQL_CACHE_ENTRIES_MAX {
+        for number in 0..2 * SQL_CACHE_BYTES_MAX / SQL_CACHED_TEXT_BYTES_MAX {
             let text = format!("{number:0width$}", width = SQL_CACHED_TEXT_BYTES_MAX);
             cache.insert(text.as_bytes(), &refused(""));
-            let held = |generation: &Generation| generation.readings.iter().map(|(text, reading)| cost(text, reading)).sum::<usize>();
-            assert_eq!((held(&cache.young), held(&cache.old)), (cache.young.bytes, cache.old.bytes));
+            cache.get(format!("{:0width$}", number / 2, width = SQL_CACHED_TEXT_BYTES_MAX).as_bytes());
             assert!(cache.young.bytes + cache.old.bytes <= SQL_CACHE_BYTES_MAX);
         }
+        let held = |generation: &Generation| generation.readings.iter().map(|(text, reading)| cost(text, reading)).sum::<usize>();
+        assert_eq!((held(&cache.young), held(&cache.old)), (cache.young.bytes, cache.old.bytes));
         let long = vec![b'x'; SQL_CACHED_TEXT_BYTES_MAX + 1];
         cache.insert(&long, &refused(""));
         assert_eq!(cache.get(&long), None);

@@ -23,6 +23,7 @@ mod tokens;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -72,6 +73,7 @@ impl Reader {
 
 fn facts(bytes: &[u8], parameters: &Parameters) -> Result<Facts, SyntaxRefusal> {
     let text = characters::as_utf8(bytes);
+    let is_lossy = matches!(text, Cow::Owned(_));
     let found: Vec<_> = grammar::statements(&text)?.into_iter().map(|(range, text)| (range, text, prefilter::start(text.as_bytes()))).collect();
 
     let controls = found.iter().filter(|(_, _, start)| *start == Start::Control).map(|(_, text, _)| *text);
@@ -92,8 +94,8 @@ fn facts(bytes: &[u8], parameters: &Parameters) -> Result<Facts, SyntaxRefusal> 
         } else {
             Kind::Other { state: None }
         };
-        let kind = if bytes.get(range.clone()).is_none_or(|bytes| str::from_utf8(bytes).is_err()) { without_lost_text(kind) } else { kind };
-        statements.push(Statement { range, kind });
+        let is_lossy = is_lossy && bytes.get(range.clone()).is_none_or(|bytes| str::from_utf8(bytes).is_err());
+        statements.push(Statement { range, kind: if is_lossy { without_lost_text(kind) } else { kind } });
     }
     Ok(Facts { statements: statements.into() })
 }

@@ -149,7 +149,7 @@ fn encryption_is_declined_once_of_each_kind() {
         N
         N
         E FATAL 28000 no PostgreSQL user name specified in startup packet
-        = unsupported
+        = malformed
     "#]]);
     check(&rules, &[ssl, ssl], &expect![[r#"
         N
@@ -489,15 +489,15 @@ fn what_stands_behind_a_login_belongs_to_the_session() {
     assert_eq!(admitted.early, [&query(b"SELECT 1")[..], b"P\0"].concat());
 }
 
-proptest! {
-    #[test]
-    fn garbage_never_panics(said in proptest::collection::vec(any::<u8>(), 0..300), cut in 0..60usize, method in 0..3usize) {
-        let rules = rules(["password", "md5", "scram-sha-256"][method], "");
-        Conversation::new(&rules).say(&said);
+#[test]
+fn garbage_never_panics() {
+    let rules = ["password", "md5", "scram-sha-256"].map(|method| rules(method, ""));
+    let good = [startup(0, &[("user", "bob")]), sasl_initial(MECHANISM, b"n,,n=,r=x").to_vec()].concat();
+    proptest!(|(noise in proptest::collection::vec(any::<u8>(), 0..300), cut in 0..=good.len(), method in 0..3usize)| {
+        Conversation::new(&rules[method]).say(&noise);
         // A good beginning, then noise.
-        let mut conversation = Conversation::new(&rules);
-        let good = [startup(0, &[("user", "bob")]), sasl_initial(MECHANISM, b"n,,n=,r=x").to_vec()].concat();
-        conversation.say(&[&good[..cut.min(good.len())], &said].concat());
+        let mut conversation = Conversation::new(&rules[method]);
+        conversation.say(&[&good[..cut], &noise].concat());
         prop_assert_ne!(conversation.outcome(), Some(LoginOutcome::Admitted));
-    }
+    });
 }
