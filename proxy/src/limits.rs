@@ -41,13 +41,13 @@ pub const SCRAM_ITERATIONS_MAX: u32 = 1_000_000;
 /// Characters of a SCRAM nonce that a backend may send.
 pub const SCRAM_NONCE_BYTES_MAX: usize = 1024;
 
-/// A text that the grammar reads. Reading takes up to about 70 times its bytes of memory and, at worst, some 200 ms of its worker; texts
-/// that the pre-filter passes are not read and may be longer.
+/// A text that the grammar reads. Reading takes up to about 100 times its bytes of memory and, at worst, some 200 ms of its
+/// worker; texts that the pre-filter passes are not read and may be longer.
 pub const SQL_TEXT_BYTES_MAX: usize = 1 << 20;
 /// The SET, SHOW, BEGIN … statements of one text together, whose parse trees are looked into.
 pub const SQL_CONTROL_BYTES_MAX: usize = 64 << 10;
 /// Steps of PostgreSQL's scanner in runs of operator characters (`++++`, `/*/*/*`), which take it quadratic time.
-pub const SQL_OPERATOR_STEPS_MAX: usize = 1 << 24;
+pub const SQL_OPERATOR_STEPS_MAX: usize = 1 << 22;
 /// Calls of `set_config`, and names in `U&` notation, that are looked into in one statement.
 pub const SQL_CALLS_MAX: usize = 100;
 /// Texts that a worker remembers the meaning of.

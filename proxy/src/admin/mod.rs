@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Response, StatusCode};
@@ -22,8 +22,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
-use crate::login::{Desk, Node};
-use crate::observe::{self, NodeSample, Snapshot};
+use crate::observe::{self, Snapshot};
 
 /// Connections at once; further ones wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 16;
@@ -36,11 +35,19 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
 /// Until accepting is tried again after it has failed (no descriptor is left).
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
+/// What is shown.
+pub trait View {
+    /// All that is measured.
+    fn metrics(&self) -> Snapshot;
+    /// Why clients should go elsewhere for now, if they should.
+    fn obstacle(&self) -> Option<String>;
+}
+
 /// Serves on `listener` for ever.
 ///
 /// # Errors
 /// The listener can not be used by the runtime.
-pub async fn serve(listener: StdTcpListener, desk: Rc<Desk>) -> io::Result<()> {
+pub async fn serve(listener: StdTcpListener, view: Rc<dyn View>) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -49,9 +56,9 @@ pub async fn serve(listener: StdTcpListener, desk: Rc<Desk>) -> io::Result<()> {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return Ok(()) };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let desk = Rc::clone(&desk);
+                let view = Rc::clone(&view);
                 tokio_uring::spawn(async move {
-                    converse(stream, desk).await;
+                    converse(stream, view).await;
                     drop(place);
                 });
             }
@@ -64,9 +71,9 @@ pub async fn serve(listener: StdTcpListener, desk: Rc<Desk>) -> io::Result<()> {
 }
 
 /// One connection, until it ends or its time is over.
-async fn converse(stream: TcpStream, desk: Rc<Desk>) {
+async fn converse(stream: TcpStream, view: Rc<dyn View>) {
     let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
-        let response = respond(&desk, request.method(), request.uri().path());
+        let response = respond(&*view, request.method(), request.uri().path());
         std::future::ready(Ok::<_, Infallible>(response))
     });
     let connection = http1::Builder::new()
@@ -80,50 +87,29 @@ async fn converse(stream: TcpStream, desk: Rc<Desk>) {
     }
 }
 
-fn respond(desk: &Desk, method: &Method, path: &str) -> Response<Full<Bytes>> {
+fn respond(view: &dyn View, method: &Method, path: &str) -> Response<Full<Bytes>> {
     const TEXT: &str = "text/plain; charset=utf-8";
     let (status, content_type, text) = match path {
         _ if !matches!(*method, Method::GET | Method::HEAD) => {
             (StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n".to_owned())
         }
-        "/metrics" => match metrics(desk).encode() {
+        "/metrics" => match view.metrics().encode() {
             Ok(text) => (StatusCode::OK, observe::CONTENT_TYPE, text),
             Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
         },
         // Whoever gets an answer has proved that the control thread lives.
         "/healthz" => (StatusCode::OK, TEXT, "alive\n".to_owned()),
-        "/readyz" if desk.is_draining() => (StatusCode::SERVICE_UNAVAILABLE, TEXT, "draining\n".to_owned()),
-        "/readyz" => match down_regions(&desk.rules().nodes) {
-            down if down.is_empty() => (StatusCode::OK, TEXT, "ready\n".to_owned()),
-            down => (StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("no node is up in: {}\n", down.join(", "))),
+        "/readyz" => match view.obstacle() {
+            None => (StatusCode::OK, TEXT, "ready\n".to_owned()),
+            Some(obstacle) => (StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{obstacle}\n")),
         },
         _ => (StatusCode::NOT_FOUND, TEXT, "there are /metrics, /healthz and /readyz\n".to_owned()),
     };
     let mut response = Response::new(Full::new(text.into()));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(content_type));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
 
-fn metrics(desk: &Desk) -> Snapshot {
-    let rules = desk.rules();
-    let sample = |node: &Rc<Node>| NodeSample {
-        name: node.config.name.clone(),
-        region: node.config.region.clone(),
-        up: node.is_up(),
-    };
-    Snapshot::take(desk.sessions(), &rules.policy, &desk.logins, rules.nodes.iter().map(sample))
-}
-
-/// The regions that have nodes and none that is up, in the order of the nodes.
-fn down_regions(nodes: &[Rc<Node>]) -> Vec<&str> {
-    let mut down: Vec<&str> = Vec::new();
-    for node in nodes {
-        let region = node.config.region.as_str();
-        let up = nodes.iter().any(|other| other.config.region == region && other.is_up());
-        if !up && !down.contains(&region) {
-            down.push(region);
-        }
-    }
-    down
-}
+#[cfg(test)]
+mod tests;

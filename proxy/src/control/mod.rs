@@ -7,6 +7,7 @@
 mod listen;
 mod log;
 mod notify;
+mod workers;
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -14,32 +15,27 @@ use std::fmt::Display;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::net::TcpListener;
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
 
 use crate::admin;
-use crate::config::{self, Buffers, Config};
-use crate::engine::{self, BufferMode, Mailbox, Options, ToControl, ToWorker, WorkerHandle};
+use crate::config::{self, Config};
+use crate::engine::{ToControl, ToWorker};
 use crate::login::{Desk, Node, Rules, random_bytes};
-use crate::observe::AuditLog;
+use crate::observe::{AuditLog, NodeSample, Snapshot};
 use crate::policy::Policy;
-use crate::pool::{self, Quotas};
-use crate::region::RegionId;
-use crate::session::{Core, CoreSettings, Counters};
 use crate::table::Publisher;
+use workers::Workers;
 
 /// Submission entries of the control thread's ring; its logins and connects are a few hundred at most, each with one operation.
 const RING_ENTRIES: u32 = 1024;
-/// Memory that one configured receive buffer stands for.
-const RECEIVE_BUFFER_BYTES: usize = 16 << 10;
 
 /// Runs the proxy with the configuration in `config_path` until SIGTERM or SIGINT.
 ///
@@ -53,41 +49,21 @@ pub fn run(config_path: &Path) -> Result<(), Box<dyn Error>> {
 
     let policy = Arc::new(Policy::compile(&config.policy_source(), None)?);
     let publisher = Publisher::new(Arc::clone(&policy));
-    let workers = worker_count(&config)?;
-    let listeners = listen::bind(&config.listen, workers)?;
+    let listeners = listen::bind(&config.listen, workers::count(&config)?)?;
     let http = config.http.map(listen::bind_http).transpose()?;
     let audit = AuditLog::open(config.audit_file.as_deref()).map_err(|error| naming(config.audit_file.as_deref(), error))?;
 
     let process_secret = random_bytes()?;
-    let drain_timeout = config.limits.drain_timeout;
-    let (to_control, events) = unbounded_channel();
-    let mailboxes: Arc<[Mailbox]> = (0..workers).map(|_| Mailbox::new()).collect::<io::Result<_>>()?;
-    let mut options = Options::new(Arc::clone(&mailboxes));
-    set_buffers(&mut options, &config.engine);
-
-    // Runtime first: nodes remember when they were probed by its clock.
-    let mut runtime = tokio_uring::builder();
-    let runtime = tokio_uring::Runtime::new(runtime.entries(RING_ENTRIES))
+    let rules = Rules::new(config, policy, process_secret, None, Instant::now());
+    let (workers, events) = Workers::start(&rules, &publisher, listeners)?;
+    let desk = Rc::new(Desk::new(rules, workers.deliverer(), workers.counters.clone(), audit));
+    let control = Control { config_path: config_path.to_owned(), process_secret, publisher, desk, workers, events };
+    let runtime = tokio_uring::Runtime::new(tokio_uring::builder().entries(RING_ENTRIES))
         .map_err(|error| format!("io_uring could not be set up for the control thread: {error}"))?;
     // Never dropped: tokio-uring 0.5 frees the buffers of pending reads before it cancels them, and what is pending at the end
     // (logins under way) ends with the process anyway.
     let runtime = ManuallyDrop::new(runtime);
-    let rules = Rules::new(config, policy, process_secret, None, Instant::now());
-
-    let settings = core_settings(&rules, workers);
-    let quotas = Arc::new(Quotas::default());
-    let counters: Vec<Arc<Counters>> = (0..workers).map(|_| Arc::default()).collect();
-    let mut handles = Vec::with_capacity(workers);
-    for (worker, (listeners, counters)) in listeners.into_iter().zip(&counters).enumerate() {
-        let (settings, reader) = (settings.clone(), publisher.reader());
-        let (quotas, counters) = (Arc::clone(&quotas), Arc::clone(counters));
-        let core = move || Core::new(settings, reader, quotas, counters, worker, now());
-        handles.push(engine::start(worker, listeners, core, to_control.clone(), options.clone())?);
-    }
-
-    let desk = Rc::new(Desk::new(rules, mailboxes.to_vec(), counters, audit));
-    let control = Control { config_path: config_path.to_owned(), process_secret, publisher, desk, handles, events };
-    info!(workers, drain_timeout = ?drain_timeout, "domicile has started");
+    info!(workers = control.workers.count(), "domicile has started");
     runtime.block_on(control.serve(http))
 }
 
@@ -97,7 +73,7 @@ struct Control {
     process_secret: [u8; 32],
     publisher: Publisher<Policy>,
     desk: Rc<Desk>,
-    handles: Vec<WorkerHandle>,
+    workers: Workers,
     events: UnboundedReceiver<ToControl>,
 }
 
@@ -109,7 +85,7 @@ impl Control {
         if let Some(listener) = http {
             let desk = Rc::clone(&self.desk);
             tokio_uring::spawn(async move {
-                if let Err(error) = admin::serve(listener, desk).await {
+                if let Err(error) = admin::serve(listener, Rc::new(Status(desk))).await {
                     error!(%error, "HTTP is not served");
                 }
             });
@@ -148,9 +124,9 @@ impl Control {
         info!(?timeout, "draining: no new clients, sessions end with their transactions");
         notify::stopping();
         self.desk.drain();
-        self.tell_workers(|| ToWorker::Drain);
+        self.workers.tell_all(|| ToWorker::Drain);
         let deadline = Instant::now() + timeout;
-        let mut undrained: BTreeSet<usize> = (0..self.handles.len()).collect();
+        let mut undrained: BTreeSet<usize> = (0..self.workers.count()).collect();
         while !undrained.is_empty() {
             tokio::select! {
                 event = self.events.recv() => {
@@ -171,12 +147,7 @@ impl Control {
                 },
             }
         }
-        self.tell_workers(|| ToWorker::Stop);
-        for handle in self.handles {
-            if handle.join.join().is_err() {
-                error!("a worker panicked while it stopped");
-            }
-        }
+        self.workers.stop();
         info!("domicile has stopped");
         Ok(())
     }
@@ -188,7 +159,7 @@ impl Control {
             Ok(rules) => {
                 warn_of_restart(&self.desk.rules().config, &rules.config);
                 rules.config.warnings.iter().for_each(|warning| warn!("{warning}"));
-                let settings = core_settings(&rules, self.handles.len());
+                let settings = workers::core_settings(&rules, self.workers.count());
                 let generation = rules.policy.generation();
                 if let Err(error) = self.desk.audit.reopen(rules.config.audit_file.as_deref()) {
                     let error = naming(rules.config.audit_file.as_deref(), error);
@@ -197,7 +168,7 @@ impl Control {
                 // The policy first: whoever is admitted by the new rules is then judged by the new policy too.
                 self.publisher.publish(Arc::clone(&rules.policy));
                 self.desk.replace_rules(rules);
-                self.tell_workers(|| ToWorker::Reload(settings.clone()));
+                self.workers.tell_all(|| ToWorker::Reload(settings.clone()));
                 info!(generation, "the configuration has been reloaded");
             }
             Err(mistakes) => {
@@ -216,9 +187,28 @@ impl Control {
         let policy = Policy::compile(&config.policy_source(), Some(&rules.policy)).map_err(|error| vec![error.to_string()])?;
         Ok(Rules::new(config, Arc::new(policy), self.process_secret, Some(&rules), Instant::now()))
     }
+}
 
-    fn tell_workers(&self, message: impl Fn() -> ToWorker) {
-        self.handles.iter().for_each(|handle| handle.mailbox.send(message()));
+/// What HTTP shows of the desk.
+struct Status(Rc<Desk>);
+
+impl admin::View for Status {
+    fn metrics(&self) -> Snapshot {
+        let rules = self.0.rules();
+        let sample =
+            |node: &Rc<Node>| NodeSample { name: node.config.name.clone(), region: node.config.region.clone(), up: node.is_up() };
+        Snapshot::take(self.0.sessions(), &rules.policy, &self.0.logins, rules.nodes.iter().map(sample))
+    }
+
+    fn obstacle(&self) -> Option<String> {
+        if self.0.is_draining() {
+            return Some("draining".to_owned());
+        }
+        let rules = self.0.rules();
+        let is_down = |region: &&str| !rules.nodes.iter().any(|node| node.config.region == **region && node.is_up());
+        let regions: BTreeSet<&str> = rules.nodes.iter().map(|node| node.config.region.as_str()).collect();
+        let down: Vec<&str> = regions.into_iter().filter(is_down).collect();
+        (!down.is_empty()).then(|| format!("no node is up in: {}", down.join(", ")))
     }
 }
 
@@ -268,45 +258,6 @@ fn naming(path: Option<&Path>, error: impl Display) -> String {
     path.map_or_else(|| error.to_string(), |path| format!("{}: {error}", path.display()))
 }
 
-fn worker_count(config: &Config) -> io::Result<usize> {
-    config.workers.map_or_else(std::thread::available_parallelism, Ok).map(NonZeroUsize::get)
-}
-
-fn set_buffers(options: &mut Options, config: &config::Engine) {
-    options.buffer_mode = match config.buffers {
-        Buffers::Auto => BufferMode::Auto,
-        Buffers::Incremental => BufferMode::Incremental,
-        Buffers::Plain => BufferMode::Plain,
-    };
-    if let Some(count) = config.receive_buffers {
-        let bytes = usize::from(count) * RECEIVE_BUFFER_BYTES;
-        (options.frontend_buffer_bytes, options.backend_buffer_bytes) = (bytes, bytes);
-    }
-}
-
-/// What the workers' cores are told of the rules.
-fn core_settings(rules: &Rules, workers: usize) -> CoreSettings {
-    let pools = &rules.config.pools;
-    let regions = rules.nodes.iter().map(|node| node.region.index() + 1).max().unwrap_or(0);
-    let first_node = |index| {
-        let first: &Rc<Node> = rules.serving(RegionId::new(index)?).next()?;
-        Some(Arc::clone(&first.name))
-    };
-    CoreSettings {
-        pools: pool::Settings {
-            mode: rules.config.pool_mode,
-            size: pools.size,
-            per_region_max: pools.max_per_region,
-            wait_timeout: pools.wait_timeout,
-            idle_timeout: pools.idle_timeout,
-            lifetime: pools.lifetime,
-            workers,
-        },
-        parameters: rules.config.residency.parameters.clone().into(),
-        nodes: (0..regions).map(first_node).collect(),
-    }
-}
-
 /// Names what a reload can not change.
 fn warn_of_restart(old: &Config, new: &Config) {
     let changed = [
@@ -336,9 +287,4 @@ fn monotonic_microseconds() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
     seconds * 1_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000
-}
-
-#[expect(clippy::disallowed_methods, reason = "a core is told the time; this is where its first time comes from")]
-fn now() -> std::time::Instant {
-    std::time::Instant::now()
 }

@@ -197,8 +197,8 @@ impl<'uring> Ring<'uring> {
         self.push(opcode::AcceptMulti::new(target(listener)).flags(libc::SOCK_CLOEXEC).build(), token);
     }
 
-    /// Receives into the buffers of `group` until it fails (multishot), or has brought `credit` bytes (Linux 6.17; 0 = no bound; an
-    /// older kernel answers a bound with `EINVAL`).
+    /// Receives into the buffers of `group` until it fails (multishot), or has brought at least `credit` bytes, which the kernel looks
+    /// at after each buffer (Linux 6.17; 0 = no bound; an older kernel answers a bound with `EINVAL`).
     pub fn receive(&mut self, socket: BorrowedFd<'_>, group: u16, credit: u32, token: Token) {
         let mut entry = opcode::RecvMulti::new(target(socket), group).build();
         let field = (&raw mut entry).cast::<u8>().wrapping_add(SQE_OPTLEN_OFFSET).cast::<u32>();

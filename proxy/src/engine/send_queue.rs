@@ -178,3 +178,174 @@ impl Drop for SendQueue {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::slice;
+
+    use proptest::prelude::*;
+
+    use super::super::buffers::model::Kernel;
+    use super::*;
+
+    /// A queue beside what it should send.
+    struct Pair {
+        groups: Groups,
+        kernel: Kernel,
+        queue: SendQueue,
+        expected: Vec<u8>,
+        sent: Vec<u8>,
+        in_flight: Option<(*const u8, u32)>,
+    }
+
+    impl Pair {
+        fn new(incremental: bool, bytes: usize) -> Self {
+            Self {
+                groups: Groups::model(incremental, bytes),
+                kernel: Kernel::default(),
+                queue: SendQueue::default(),
+                expected: Vec::new(),
+                sent: Vec::new(),
+                in_flight: None,
+            }
+        }
+
+        /// Receives `bytes` and forwards them in parts of `part` bytes. False: no buffer.
+        fn forward(&mut self, bytes: &[u8], part: usize) -> bool {
+            self.groups[Side::Backend].publish();
+            let Some(completion) = self.kernel.receive(&mut self.groups[Side::Backend], bytes) else { return false };
+            let span = self.groups[Side::Backend].received(&completion).unwrap().unwrap();
+            let mut start = 0;
+            while start < span.len() {
+                let end = span.len().min(start + part);
+                let part = [start, end].map(|offset| u32::try_from(offset).unwrap());
+                assert!(self.queue.push_part(&span, part[0], part[1], &mut self.groups));
+                start = end;
+            }
+            self.expected.extend_from_slice(&bytes[..span.len()]);
+            self.groups.release(span);
+            true
+        }
+
+        fn own(&mut self, bytes: Vec<u8>) {
+            self.expected.extend_from_slice(&bytes);
+            self.queue.push_bytes(bytes.into());
+        }
+
+        fn start(&mut self) -> bool {
+            let started = self.queue.start(&self.groups);
+            assert!(started.is_none() || self.in_flight.is_none(), "one send at a time");
+            self.in_flight = self.in_flight.or(started);
+            started.is_some()
+        }
+
+        /// The kernel has read `count` bytes of what is in flight, at most all.
+        fn complete(&mut self, count: u32) {
+            let Some((bytes, length)) = self.in_flight.take() else { return };
+            let count = count.min(length);
+            // SAFETY: in flight, so the queue keeps these bytes where they are.
+            self.sent.extend_from_slice(unsafe { slice::from_raw_parts(bytes, count as usize) });
+            self.queue.sent(count, &mut self.groups);
+        }
+
+        fn finish(mut self) {
+            self.complete(u32::MAX);
+            while self.start() {
+                self.complete(u32::MAX);
+            }
+            assert!(self.sent == self.expected, "the stream is not what was queued");
+            assert_eq!(self.queue.bytes(), 0);
+            assert!(self.queue.is_empty());
+            self.groups[Side::Backend].publish();
+            let count = self.groups[Side::Backend].available();
+            for _ in 0..count {
+                assert!(self.forward(&[0; 1 << 20], 1 << 20), "a buffer has been lost");
+            }
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Forward { length: usize, part: usize },
+        Own(usize),
+        Start,
+        Complete(u32),
+        Evacuate,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => (1..50_000usize, 1..20_000usize).prop_map(|(length, part)| Step::Forward { length, part }),
+            2 => (0..3000usize).prop_map(Step::Own),
+            4 => Just(Step::Start),
+            4 => prop_oneof![Just(0), 1..40_000u32, Just(u32::MAX)].prop_map(Step::Complete),
+            1 => Just(Step::Evacuate),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 200 }))]
+        #[test]
+        fn what_is_queued_is_sent_in_order_whatever_happens(incremental: bool, steps in prop::collection::vec(step(), 1..100)) {
+            let mut pair = Pair::new(incremental, 256 << 10);
+            let mut next = 0u8;
+            for step in steps {
+                next = next.wrapping_add(1);
+                let bytes = |length| (0..length).map(|at: usize| next ^ at.to_le_bytes()[0]).collect::<Vec<_>>();
+                match step {
+                    Step::Forward { length, part } => {
+                        pair.forward(&bytes(length), part);
+                    }
+                    Step::Own(length) => pair.own(bytes(length)),
+                    Step::Start => {
+                        pair.start();
+                    }
+                    Step::Complete(count) => pair.complete(count),
+                    Step::Evacuate => {
+                        pair.queue.evacuate(&mut pair.groups);
+                        prop_assert!(!pair.queue.holds(Side::Backend));
+                    }
+                }
+                prop_assert_eq!(pair.queue.bytes(), pair.expected.len() - pair.sent.len());
+            }
+            pair.finish();
+        }
+    }
+
+    #[test]
+    fn neighbouring_parts_leave_as_one() {
+        let mut pair = Pair::new(true, 1);
+        assert!(pair.forward(b"ParseBindExecuteSync", 5));
+        assert!(pair.forward(b", and what came next into the same buffer", 100));
+        assert!(pair.start());
+        assert_eq!(pair.in_flight.map(|(_, length)| length), Some(61));
+        pair.finish();
+    }
+
+    #[test]
+    fn what_is_in_flight_is_moved_when_it_has_come_back() {
+        let mut pair = Pair::new(false, 1);
+        assert!(pair.forward(b"first", 5));
+        assert!(pair.start());
+        assert!(pair.forward(b"second", 6));
+        assert_eq!(pair.groups[Side::Backend].available(), 0);
+        assert!(pair.queue.evacuate(&mut pair.groups), "the send has to be cancelled");
+        assert!(!pair.queue.evacuate(&mut pair.groups), "once");
+        assert_eq!(pair.groups[Side::Backend].available(), 1);
+        pair.complete(2);
+        assert_eq!(pair.groups[Side::Backend].available(), 2);
+        pair.finish();
+    }
+
+    #[test]
+    fn parts_that_are_not_there_are_refused() {
+        let mut pair = Pair::new(true, 1);
+        let completion = pair.kernel.receive(&mut pair.groups[Side::Backend], b"12345").unwrap();
+        let span = pair.groups[Side::Backend].received(&completion).unwrap().unwrap();
+        assert!(!pair.queue.push_part(&span, 0, 6, &mut pair.groups));
+        assert!(!pair.queue.push_part(&span, 4, 3, &mut pair.groups));
+        assert!(pair.queue.push_part(&span, 3, 3, &mut pair.groups), "nothing is no mistake");
+        assert!(pair.queue.is_empty());
+        pair.groups.release(span);
+    }
+}

@@ -53,6 +53,9 @@ pub enum Phase {
     Open,
     /// The core is done with it; what is queued is still sent, what arrives is dropped.
     Flushing,
+    /// Everything has been sent, and our end of the stream. What arrives is dropped until the peer closes too: with unread bytes in it
+    /// a socket is reset, and what was sent last is lost.
+    Lingering,
     /// Its operations have been cancelled; it is closed when the last of them has completed.
     Closing,
     /// It goes to another worker as soon as its receive has ended.
@@ -82,7 +85,7 @@ pub struct Socket {
     /// It stands in the list of sockets whose next send has to be started.
     pub send_is_due: bool,
 
-    /// A receive is in flight. In [`Phase::Open`] there is one unless one of the next three says why not.
+    /// A receive is in flight. While the socket is open there is one, unless one of the next three says why not.
     pub receiving: bool,
     /// The core wants no more bytes for now.
     pub paused: bool,
@@ -219,5 +222,45 @@ impl Routes {
         let socket = self.find(index, generation)?;
         self.0[index as usize] = None;
         Some(socket)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+
+    fn socket(index: u32) -> Socket {
+        let fd = File::open("/dev/null").unwrap().into();
+        Socket::new(fd, Owner::Frontend(SessionKey { index, generation: 0 }))
+    }
+
+    #[test]
+    fn a_name_dies_with_its_socket() {
+        let mut sockets = Sockets::default();
+        let first = sockets.insert(socket(0));
+        assert!(sockets.get(first).is_some());
+        assert!(sockets.remove(first).is_some());
+        let second = sockets.insert(socket(1));
+        assert_eq!(first.index, second.index);
+        assert!(sockets.get(first).is_none() && sockets.remove(first).is_none());
+        assert_eq!(SocketId::of(second.token(Operation::Send)), second);
+        assert_eq!(sockets.iter().map(|(id, _)| id).collect::<Vec<_>>(), [second]);
+    }
+
+    #[test]
+    fn a_route_is_for_one_generation() {
+        let mut sockets = Sockets::default();
+        let mut routes = Routes::default();
+        let id = sockets.insert(socket(0));
+        routes.insert(3, 7, id);
+        assert_eq!((routes.find(3, 7), routes.find(3, 6), routes.find(2, 7), routes.find(9, 7)), (Some(id), None, None, None));
+        assert_eq!((routes.remove(3, 8), routes.remove(3, 7), routes.find(3, 7)), (None, Some(id), None));
+    }
+
+    #[test]
+    fn an_idle_socket_is_small() {
+        assert!(size_of::<Socket>() <= 160, "{} bytes", size_of::<Socket>());
     }
 }

@@ -28,9 +28,9 @@ const FRONTEND_CREDIT_BYTES: u32 = 64 << 10;
 const BACKEND_CREDIT_BYTES: u32 = 256 << 10;
 /// A queue of this length holds back those who fill it …
 const QUEUE_HIGH_BYTES: usize = 128 << 10;
-/// … until it is shorter than this. A queue is thus at most QUEUE_HIGH_BYTES and one credit long, plus what the core itself adds.
+/// … until it is shorter than this. A queue is thus at most QUEUE_HIGH_BYTES, a credit and a buffer long, beside what the core adds.
 const QUEUE_LOW_BYTES: usize = 64 << 10;
-/// How long a peer that has to be closed may take to read what is queued for it: 5 s.
+/// How long a peer that we want to be rid of may take to read what is queued for it, and to close: 5 s.
 const FLUSH_TICKS_MAX: u64 = 20;
 
 /// What the core was told when it gave an output: the bytes that spans are parts of, and where they came from.
@@ -69,8 +69,8 @@ pub struct Traffic<'uring> {
     due: Vec<SocketId>,
     /// Sockets that found no buffer, oldest first, by side.
     without_buffer: [VecDeque<SocketId>; 2],
-    /// Sockets that are being flushed, oldest first, and the tick at which their time is over.
-    flushing: VecDeque<(SocketId, u64)>,
+    /// Sockets that are flushing or lingering, oldest first, and the tick at which their time is over.
+    ending: VecDeque<(SocketId, u64)>,
     turn: u64,
     turn_of_tick: u64,
     ticks: u64,
@@ -91,7 +91,7 @@ impl<'uring> Traffic<'uring> {
             with_credit,
             due: Vec::new(),
             without_buffer: [VecDeque::new(), VecDeque::new()],
-            flushing: VecDeque::new(),
+            ending: VecDeque::new(),
             turn: 0,
             turn_of_tick: 0,
             ticks: 0,
@@ -146,7 +146,7 @@ impl<'uring> Traffic<'uring> {
     /// Starts a receive, unless there is one or a reason against it.
     pub fn receive(&mut self, id: SocketId) {
         let Some(socket) = self.sockets.get(id) else { return };
-        let wanted = matches!(socket.phase, Phase::Open)
+        let wanted = matches!(socket.phase, Phase::Open | Phase::Flushing | Phase::Lingering)
             && !(socket.receiving || socket.paused || socket.held_back_by_queue || socket.without_buffer);
         if !wanted {
             return;
@@ -301,9 +301,23 @@ impl<'uring> Traffic<'uring> {
             return;
         }
         socket.phase = Phase::Flushing;
+        socket.paused = false;
+        socket.held_back_by_queue = false;
+        socket.full_destination = None;
         let held_back = mem::take(&mut socket.held_back);
-        self.flushing.push_back((id, self.ticks + FLUSH_TICKS_MAX));
+        self.ending.push_back((id, self.ticks + FLUSH_TICKS_MAX));
+        self.receive(id);
         self.let_go(held_back);
+    }
+
+    /// A socket that was flushed has nothing left to send.
+    pub fn linger(&mut self, id: SocketId) {
+        let Some(socket) = self.sockets.get(id) else { return };
+        socket.phase = Phase::Lingering;
+        match rustix::net::shutdown(&socket.fd, rustix::net::Shutdown::Write) {
+            Ok(()) => self.receive(id),
+            Err(_) => self.close(id),
+        }
     }
 
     /// Closes without sending what is queued. Its key is to be forgotten before.
@@ -336,23 +350,24 @@ impl<'uring> Traffic<'uring> {
         }
     }
 
-    /// Whether something is still being sent to clients that the core is done with.
-    pub fn is_flushing(&self) -> bool {
-        !self.flushing.is_empty()
+    /// Whether something is still being sent to peers that the core is done with.
+    pub fn is_flushing(&mut self) -> bool {
+        let sockets = &mut self.sockets;
+        self.ending.iter().any(|(id, _)| sockets.get(*id).is_some_and(|socket| matches!(socket.phase, Phase::Flushing)))
     }
 
     /// 250 ms have passed: cuts off those who do not read what they are sent last, and gets buffers back from those who do not read.
     pub fn tick(&mut self) {
         self.ticks += 1;
-        while let Some((id, end)) = self.flushing.front().copied() {
+        while let Some((id, end)) = self.ending.front().copied() {
             let socket = self.sockets.get(id);
-            if socket.is_some_and(|socket| matches!(socket.phase, Phase::Flushing)) {
+            if socket.is_some_and(|socket| matches!(socket.phase, Phase::Flushing | Phase::Lingering)) {
                 if end > self.ticks {
                     break;
                 }
                 self.close(id);
             }
-            self.flushing.pop_front();
+            self.ending.pop_front();
         }
         for side in [Side::Frontend, Side::Backend] {
             if self.groups[side].is_short() {
@@ -418,19 +433,22 @@ impl<'uring> Traffic<'uring> {
     /// Moves to the heap what waits in buffers of `side` at sockets whose send has been in flight since before a turn: what they hold
     /// would otherwise come back only when their peers read. True: there was some.
     fn evacuate(&mut self, side: Side, before_turn: u64) -> bool {
-        let mut found = false;
+        let mut sockets = 0;
         for (id, socket) in self.sockets.iter() {
             let is_stuck = matches!(socket.phase, Phase::Open | Phase::Flushing)
                 && socket.queue.is_in_flight()
                 && socket.sending_since_turn < before_turn;
             if is_stuck && socket.queue.holds(side) {
-                found = true;
+                sockets += 1;
                 if socket.queue.evacuate(&mut self.groups) {
                     self.ring.cancel(id.token(Operation::Send));
                 }
             }
         }
-        found
+        if sockets > 0 {
+            tracing::trace!(sockets, ?side, "receive buffers are short: what slow peers have not read is moved to the heap");
+        }
+        sockets > 0
     }
 }
 

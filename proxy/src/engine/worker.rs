@@ -187,15 +187,20 @@ impl<'uring> Worker<'uring> {
         Ok(())
     }
 
-    /// Something came for a socket that is being closed or moved.
+    /// Something came for a socket that is being closed or moved: its bytes, if any, have been dropped.
     fn received_in_vain(&mut self, id: SocketId, completion: &Completion, arrived: bool) {
-        let is_moving = self.traffic.sockets.get(id).is_some_and(|socket| matches!(socket.phase, Phase::Moving(_)));
-        if !is_moving {
-            self.traffic.close_if_idle(id);
-        } else if arrived || !matches!(-completion.result, libc::ECANCELED | libc::ENOBUFS) {
-            self.give_up_move(id);
-        } else if completion.is_last() {
-            self.hand_over(id);
+        let Some(socket) = self.traffic.sockets.get(id) else { return };
+        let is_over = !arrived && !matches!(-completion.result, libc::ECANCELED | libc::ENOBUFS);
+        match socket.phase {
+            Phase::Closing => self.traffic.close_if_idle(id),
+            Phase::Moving(_) if arrived || is_over => self.give_up_move(id),
+            Phase::Moving(_) if completion.is_last() => self.hand_over(id),
+            Phase::Lingering if is_over => self.traffic.close(id),
+            // A client that has only closed its own side may still be reading.
+            Phase::Flushing if is_over => {}
+            Phase::Flushing | Phase::Lingering if completion.result == -libc::ENOBUFS => self.traffic.wait_for_buffer(id),
+            Phase::Flushing | Phase::Lingering if completion.is_last() => self.traffic.receive(id),
+            Phase::Open | Phase::Flushing | Phase::Lingering | Phase::Moving(_) => {}
         }
     }
 
@@ -207,13 +212,14 @@ impl<'uring> Worker<'uring> {
         match (&socket.phase, socket.owner) {
             (Phase::Closing, _) => self.traffic.close_if_idle(id),
             (Phase::Open, _) if failed => self.peer_is_gone(id, true),
-            (Phase::Flushing, _) if failed || is_empty => self.traffic.close(id),
+            (Phase::Flushing, _) if failed => self.traffic.close(id),
+            (Phase::Flushing, _) if is_empty => self.traffic.linger(id),
             (Phase::Open, Owner::Backend(key)) if is_empty => {
                 self.core.backend_flushed(key, &mut self.outputs);
                 self.carry_out(&Current::Nothing);
             }
-            // A socket that moves has nothing to send.
-            (Phase::Open | Phase::Flushing | Phase::Moving(_), _) => {}
+            // A socket that lingers or moves has nothing to send.
+            (Phase::Open | Phase::Flushing | Phase::Lingering | Phase::Moving(_), _) => {}
         }
     }
 

@@ -15,8 +15,23 @@ use crate::wire::startup::StartupMessage;
 /// Client encodings whose characters may have ASCII bytes inside, so that a quote may not be one (PostgreSQL's manual, "Character
 /// Set Support": those that are no server encodings). Letters and digits of the names PostgreSQL takes, in lower case.
 const ENCODINGS_WITH_ASCII_INSIDE: [&str; 17] = [
-    "big5", "win950", "windows950", "gbk", "win936", "windows936", "uhc", "win949", "windows949", "gb18030", "johab", "sjis",
-    "shiftjis", "mskanji", "win932", "windows932", "shiftjis2004",
+    "big5",
+    "win950",
+    "windows950",
+    "gbk",
+    "win936",
+    "windows936",
+    "uhc",
+    "win949",
+    "windows949",
+    "gb18030",
+    "johab",
+    "sjis",
+    "shiftjis",
+    "mskanji",
+    "win932",
+    "windows932",
+    "shiftjis2004",
 ];
 
 /// What a login has come to.

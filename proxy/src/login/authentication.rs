@@ -74,9 +74,7 @@ impl Authenticator {
         let unknown = secret.is_none().then_some(UNKNOWN_USER);
         match (self.method, secret) {
             (AuthMethod::Trust, _) => Progress::Admitted(Bytes::new()),
-            (AuthMethod::Password, _) => {
-                ask(user, unknown, Expected::Password(secret.cloned()), authentication_cleartext())
-            }
+            (AuthMethod::Password, _) => ask(user, unknown, Expected::Password(secret.cloned()), authentication_cleartext()),
             // As in PostgreSQL and PgBouncer: a user who has a SCRAM verifier proves it by SCRAM under `md5` too.
             (AuthMethod::ScramSha256, _) | (AuthMethod::Md5, Some(Secret::Scram { .. })) => {
                 let (verifier, doomed) = self.verifier(user, secret);

@@ -17,7 +17,7 @@ use super::message::take;
 use super::node::Node;
 use super::socket::{Socket, tune};
 use super::{Desk, Rules, random_bytes, scram};
-use crate::config::{Address, Secret};
+use crate::config::{self, Address, Secret};
 use crate::engine::ToWorker;
 use crate::limits::{BACKEND_MESSAGE_BYTES_MAX, STARTUP_PACKET_BYTES_MAX};
 use crate::pool::{BackendInfo, OpenError, OpenRequest, OpenTicket};
@@ -30,20 +30,13 @@ impl Desk {
         tokio_uring::spawn(async move {
             let answer = match desk.open(&request).await {
                 Ok((socket, info)) => ToWorker::BackendOpened { ticket, socket, info },
-                Err(error) => {
-                    let region = desk.rules().policy.name(request.region).to_owned();
-                    let (database, user) = (&request.database, &request.user);
-                    warn!(region, ?database, ?user, error = describe(&error), "backend could not be opened");
-                    ToWorker::BackendFailed { ticket, error }
-                }
+                Err(error) => ToWorker::BackendFailed { ticket, error },
             };
-            if let Some(mailbox) = desk.mailboxes.get(worker) {
-                mailbox.send(answer);
-            }
+            (desk.deliver)(worker, answer);
         });
     }
 
-    async fn open(&self, request: &OpenRequest) -> Result<(OwnedFd, BackendInfo), OpenError> {
+    pub(super) async fn open(&self, request: &OpenRequest) -> Result<(OwnedFd, BackendInfo), OpenError> {
         let rules = self.rules();
         let mut failure = OpenError::NoNode;
         for node in rules.serving(request.region) {
@@ -57,11 +50,19 @@ impl Desk {
                     let (process_id, secret) = (facts.process_id, facts.secret);
                     return Ok((socket, BackendInfo { node: name, region, parameters, process_id, secret }));
                 }
-                // A server that answers would answer the same at the next try; only one that is not there is passed over.
-                Err(error @ (OpenError::LoginFailed { .. } | OpenError::Protocol { .. })) => return Err(error),
-                Err(error @ (OpenError::Refused { .. } | OpenError::TimedOut { .. } | OpenError::Unreachable { .. } | OpenError::NoNode)) => {
+                Err(error) => {
+                    warn!(node = &*node.name, ?user, ?database, error = describe(&error), "backend could not be opened");
                     node.probe_soon(Instant::now());
-                    failure = error;
+                    match error {
+                        // Only a node that is not there is passed over: one that answers has decided.
+                        OpenError::LoginFailed { .. } | OpenError::Protocol { .. } => return Err(error),
+                        OpenError::Refused { .. }
+                        | OpenError::TimedOut { .. }
+                        | OpenError::Unreachable { .. }
+                        | OpenError::NoNode => {
+                            failure = error;
+                        }
+                    }
                 }
             }
         }
@@ -115,7 +116,10 @@ impl Desk {
                 // A server that has nothing to answer has nothing to say.
                 Ok(Progress::Ready) if input.is_empty() => return Ok((socket.into_fd(), login.facts)),
                 Ok(Progress::Ready) => return Err(protocol("it goes on after ReadyForQuery".to_owned())),
-                Err(Fault::Refused { error, sqlstate, .. }) => return Err(login_failed(error, sqlstate)),
+                Err(Fault::Refused { error, sqlstate }) => {
+                    let fatal_for_client = is_of_the_clients_making(sqlstate, &node.config);
+                    return Err(OpenError::LoginFailed { error, sqlstate: Some(sqlstate), fatal_for_client });
+                }
                 Err(Fault::Protocol(text)) => return Err(protocol(text)),
             }
         }
@@ -196,13 +200,16 @@ fn region_options(names: &[String], region: &str) -> String {
     options
 }
 
-fn login_failed(error: Bytes, sqlstate: SqlState) -> OpenError {
-    // What the client asked for itself: it may not log in, its database or a setting does not exist, a value is wrong.
-    let fatal_for_client = sqlstate.as_str().starts_with("28")
-        || sqlstate.as_str().starts_with("3D")
-        || sqlstate == SqlState::UNDEFINED_OBJECT
-        || sqlstate == SqlState::INVALID_PARAMETER_VALUE;
-    OpenError::LoginFailed { error, sqlstate: Some(sqlstate), fatal_for_client }
+/// Whether a server refused the login for something that the client asked for: no retry can help, and it is told as the server
+/// would tell it. What the node's own configuration puts in the client's place is not of the client's making.
+fn is_of_the_clients_making(sqlstate: SqlState, node: &config::Node) -> bool {
+    match sqlstate {
+        // Its settings: one does not exist, or can not have that value.
+        SqlState::UNDEFINED_OBJECT | SqlState::INVALID_PARAMETER_VALUE => true,
+        // Itself, or its database.
+        _ if sqlstate.as_str().starts_with("28") => node.user.is_none() && node.password.is_none(),
+        _ => sqlstate.as_str().starts_with("3D") && node.database.is_none(),
+    }
 }
 
 /// An error for the log.

@@ -92,8 +92,6 @@ pub(super) enum Fault {
         error: Bytes,
         /// Its SQLSTATE.
         sqlstate: SqlState,
-        /// Its text.
-        text: String,
     },
     /// The server broke the protocol, or asked for what is not configured.
     Protocol(String),
@@ -144,12 +142,7 @@ impl BackendLogin {
         Ok(progress)
     }
 
-    fn authentication(
-        &self,
-        state: State,
-        request: Authentication<'_>,
-        keys: &mut KeyCache,
-    ) -> Result<(State, Progress), Fault> {
+    fn authentication(&self, state: State, request: Authentication<'_>, keys: &mut KeyCache) -> Result<(State, Progress), Fault> {
         let Credentials { user, secret, cleartext_allowed } = &self.credentials;
         match (state, request) {
             // A server that has begun SCRAM must not end it before it has proved itself.
@@ -160,9 +153,7 @@ impl BackendLogin {
                 Some(Secret::Plain(_)) if !cleartext_allowed => Err(Fault::Protocol(
                     "it asks for the password in clear text, which auth.backend_cleartext does not allow".to_owned(),
                 )),
-                Some(Secret::Plain(plain)) => {
-                    Ok((State::PasswordSent, Progress::Send(password(plain.reveal().as_bytes()))))
-                }
+                Some(Secret::Plain(plain)) => Ok((State::PasswordSent, Progress::Send(password(plain.reveal().as_bytes())))),
                 Some(Secret::Md5(_) | Secret::Scram { .. }) | None => Err(self.no_password("the password in clear text")),
             },
             (State::Started(_), Authentication::Md5(salt)) => {
@@ -212,7 +203,7 @@ impl BackendLogin {
 fn refused(message: &Bytes) -> Fault {
     match parse_error(body(message)) {
         Some(error) => match error.sqlstate {
-            Some(sqlstate) => Fault::Refused { error: message.clone(), sqlstate, text: error.message },
+            Some(sqlstate) => Fault::Refused { error: message.clone(), sqlstate },
             None => Fault::Protocol("it sent an error without SQLSTATE".to_owned()),
         },
         None => malformed(tag::backend::ERROR_RESPONSE),

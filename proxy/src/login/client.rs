@@ -6,12 +6,17 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use tokio::time::Instant;
+use tracing::field::display;
 use tracing::{debug, info, warn};
 
+use super::conversation::{Admitted, ClientLogin, Refused, Step};
+use super::random::Chance;
+use super::refusal::Refusal;
 use super::socket::{Socket, tune};
-use super::{Chance, ClientLogin, Counted, Desk, Refusal, Refused, Step};
+use super::{Counted, Desk};
 use crate::engine::ToWorker;
 use crate::observe::LoginOutcome;
+use crate::session::Identity;
 
 /// Logins at once. Each holds two descriptors and a few KiB until its deadline, whether or not the client ever speaks.
 const LOGINS_MAX: usize = 1024;
@@ -22,34 +27,37 @@ impl Desk {
         if self.is_draining() {
             return;
         }
+        let shown = peer.map(display);
         if self.in_progress.get() >= LOGINS_MAX {
             self.logins.count(LoginOutcome::TooMany);
             // There is no room to wait for anything: what does not fit into the socket's buffer is not sent.
             let farewell = Refusal::too_many().encode();
             if rustix::net::send(&socket, &farewell, rustix::net::SendFlags::DONTWAIT).is_err() {
-                debug!(?peer, "a client could not be told that there are too many logins");
+                debug!(peer = shown, "a client could not be told that there are too many logins");
             }
             return;
         }
+        let counted = Counted::new(&self.in_progress);
         let desk = Rc::clone(self);
         tokio_uring::spawn(async move {
-            let _counted = Counted::new(&desk.in_progress);
             let outcome = match desk.log_client_in(worker, socket, peer).await {
                 Ok(outcome) => outcome,
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                    info!(?peer, "login timed out");
+                    info!(peer = shown, "login timed out");
                     LoginOutcome::TimedOut
                 }
                 Err(error) => {
-                    debug!(?peer, %error, "connection lost during login");
+                    debug!(peer = shown, %error, "connection lost during login");
                     LoginOutcome::Disconnected
                 }
             };
             desk.logins.count(outcome);
+            drop(counted);
         });
     }
 
     async fn log_client_in(&self, worker: usize, socket: OwnedFd, peer: Option<SocketAddr>) -> io::Result<LoginOutcome> {
+        let shown = peer.map(display);
         let deadline = Instant::now() + self.rules().config.limits.login_timeout;
         if peer.is_some() {
             tune(&socket)?;
@@ -66,7 +74,8 @@ impl Desk {
         let mut authenticating = None;
         loop {
             let step = login.step(&self.rules(), self.clients());
-            if login.is_authenticating() && authenticating.is_none() {
+            let has_passed = login.is_authenticating() || matches!(step, Step::Admit(_));
+            if has_passed && authenticating.is_none() {
                 authenticating = Some(Counted::new(&self.authenticating));
             }
             match step {
@@ -79,7 +88,7 @@ impl Desk {
                 }
                 Step::Send(bytes) => socket.write_all(bytes.into()).await?,
                 Step::Close(outcome) => {
-                    debug!(?peer, outcome = outcome.as_str(), "connection closed before login");
+                    debug!(peer = shown, outcome = outcome.as_str(), "connection closed before login");
                     return Ok(outcome);
                 }
                 Step::Refuse(refused) => {
@@ -89,14 +98,13 @@ impl Desk {
                     return Ok(refused.refusal.outcome);
                 }
                 Step::Admit(admitted) => {
-                    let mut admitted = *admitted;
-                    socket.write_all(admitted.greeting.into()).await?;
-                    admitted.login.told = self.interner.borrow_mut().share(admitted.login.told);
-                    let identity = &admitted.login.identity;
-                    debug!(?peer, user = ?identity.user, database = ?identity.database, worker, "client logged in");
-                    let Some(mailbox) = self.mailboxes.get(worker) else { return Ok(LoginOutcome::Failed) };
+                    let Admitted { greeting, mut login, early } = *admitted;
+                    socket.write_all(greeting.into()).await?;
+                    login.told = self.interner.borrow_mut().share(login.told);
+                    let Identity { user, database, .. } = &login.identity;
+                    debug!(peer = shown, ?user, ?database, worker, "client logged in");
                     self.admitted.set(self.admitted.get() + 1);
-                    mailbox.send(ToWorker::Client { socket: socket.into_fd(), login: admitted.login, early: admitted.early });
+                    (self.deliver)(worker, ToWorker::Client { socket: socket.into_fd(), login, early });
                     return Ok(LoginOutcome::Admitted);
                 }
             }
@@ -108,7 +116,7 @@ impl Desk {
         let Refused { refusal, subject, audit } = refused;
         let (user, database) = subject.as_ref().map(|(user, database)| (user.as_str(), database.as_str())).unzip();
         let (sqlstate, cause) = (refusal.sqlstate.as_str(), refusal.cause);
-        info!(?peer, user, database, sqlstate, cause, error = refusal.message, "login refused");
+        info!(peer = peer.map(display), user, database, sqlstate, cause, error = refusal.message, "login refused");
         if let Some(record) = audit {
             self.audit.write(record, &self.rules().policy);
         }

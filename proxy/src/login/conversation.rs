@@ -198,12 +198,11 @@ impl ClientLogin {
     }
 
     fn admit(&mut self, startup: &StartupMessage, before: &[u8], rules: &Rules) -> Step {
-        let admission =
-            match admission::admit(&rules.policy, &rules.config.residency.parameters, startup, self.address) {
-                Ok(admission) => admission,
-                Err(Rejection::Refused(refusal)) => return refuse(Some(startup), refusal),
-                Err(Rejection::Denied(denial)) => return self.deny(startup, &denial, rules),
-            };
+        let admission = match admission::admit(&rules.policy, &rules.config.residency.parameters, startup, self.address) {
+            Ok(admission) => admission,
+            Err(Rejection::Refused(refusal)) => return refuse(Some(startup), refusal),
+            Err(Rejection::Denied(denial)) => return self.deny(startup, &denial, rules),
+        };
         let start = match &admission.startup_region {
             Some(name) => rules.policy.region(name),
             None => admission.grant.start(),

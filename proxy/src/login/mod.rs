@@ -24,7 +24,7 @@ mod node;
 mod probe;
 mod random;
 mod refusal;
-pub mod scram;
+mod scram;
 mod socket;
 #[cfg(test)]
 mod tests;
@@ -35,19 +35,17 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-pub use authentication::Authenticator;
-pub use conversation::{Admitted, ClientLogin, Refused, Step};
-pub use node::{Health, Node, NodeState};
-pub use random::{Chance, bytes as random_bytes};
-pub use refusal::Refusal;
+pub use node::Node;
+pub use random::bytes as random_bytes;
 
 use crate::config::{Config, Role};
-use crate::engine::Mailbox;
+use crate::engine::ToWorker;
 use crate::observe::{AuditLog, LoginCounters};
 use crate::policy::{Grant, Policy};
 use crate::pool::Parameters;
 use crate::region::{RegionId, SessionRegion};
 use crate::session::Counters;
+use authentication::Authenticator;
 use backend_login::KeyCache;
 use intern::Interner;
 
@@ -67,13 +65,7 @@ pub struct Rules {
 impl Rules {
     /// The rules of `config`, from which `policy` was compiled. Nodes that `previous` has too keep what is known of them;
     /// `process_secret` is random and stays the same while the process lives.
-    pub fn new(
-        config: Config,
-        policy: Arc<Policy>,
-        process_secret: [u8; 32],
-        previous: Option<&Self>,
-        now: Instant,
-    ) -> Self {
+    pub fn new(config: Config, policy: Arc<Policy>, process_secret: [u8; 32], previous: Option<&Self>, now: Instant) -> Self {
         let nodes = node::nodes(&config, &policy, previous.map_or(&[], |previous| &previous.nodes), now);
         let told_by_default = config.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let authenticator = Authenticator::new(config.auth.method, process_secret);
@@ -95,7 +87,7 @@ impl Rules {
         let starts_at = |node: &&Rc<Node>| *start == SessionRegion::Declared(node.region);
         let elsewhere = self.nodes.iter().filter(|node| !starts_at(node) && granted.contains(node.region));
         let nodes = self.nodes.iter().filter(starts_at).chain(elsewhere);
-        let mut reported = nodes.filter_map(|node| Some((node.state().parameters.clone()?, node.config.user.as_deref())));
+        let mut reported = nodes.filter_map(|node| Some((node.state.borrow().parameters.clone()?, node.config.user.as_deref())));
         reported.next().unwrap_or_else(|| (self.told_by_default.clone(), None))
     }
 }
@@ -103,7 +95,8 @@ impl Rules {
 /// Where clients and backends are logged in.
 pub struct Desk {
     rules: RefCell<Rc<Rules>>,
-    mailboxes: Vec<Mailbox>,
+    /// Hands a finished socket, or the reason why there is none, to a worker.
+    deliver: Box<dyn Fn(usize, ToWorker)>,
     /// The workers' counters.
     sessions: Vec<Arc<Counters>>,
     /// What became of the logins.
@@ -113,27 +106,28 @@ pub struct Desk {
     interner: RefCell<Interner>,
     keys: RefCell<KeyCache>,
     /// Connections whose login is not over.
-    in_progress: Cell<usize>,
+    in_progress: Rc<Cell<usize>>,
     /// Those of them that have passed the check of `max_clients`.
-    authenticating: Cell<usize>,
+    authenticating: Rc<Cell<usize>>,
     /// Clients that were handed to workers.
     admitted: Cell<u64>,
     draining: Cell<bool>,
 }
 
 impl Desk {
-    /// A desk for these workers; `sessions` are their counters.
-    pub fn new(rules: Rules, mailboxes: Vec<Mailbox>, sessions: Vec<Arc<Counters>>, audit: AuditLog) -> Self {
+    /// A desk that hands what is finished to `deliver`, with the number of the worker it is for. `sessions` are the workers'
+    /// counters.
+    pub fn new(rules: Rules, deliver: impl Fn(usize, ToWorker) + 'static, sessions: Vec<Arc<Counters>>, audit: AuditLog) -> Self {
         Self {
             rules: RefCell::new(Rc::new(rules)),
-            mailboxes,
+            deliver: Box::new(deliver),
             sessions,
             logins: LoginCounters::default(),
             audit,
             interner: RefCell::default(),
             keys: RefCell::default(),
-            in_progress: Cell::new(0),
-            authenticating: Cell::new(0),
+            in_progress: Rc::default(),
+            authenticating: Rc::default(),
             admitted: Cell::new(0),
             draining: Cell::new(false),
         }
@@ -173,16 +167,16 @@ impl Desk {
 }
 
 /// One of the things that a cell counts; counted for as long as this lives.
-struct Counted<'a>(&'a Cell<usize>);
+struct Counted(Rc<Cell<usize>>);
 
-impl<'a> Counted<'a> {
-    fn new(count: &'a Cell<usize>) -> Self {
+impl Counted {
+    fn new(count: &Rc<Cell<usize>>) -> Self {
         count.set(count.get() + 1);
-        Self(count)
+        Self(Rc::clone(count))
     }
 }
 
-impl Drop for Counted<'_> {
+impl Drop for Counted {
     fn drop(&mut self) {
         self.0.set(self.0.get().saturating_sub(1));
     }

@@ -2,7 +2,7 @@
 //!
 //! Which region a session may use is decided elsewhere; here a region only has nodes.
 
-use std::cell::{Ref, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -26,11 +26,10 @@ pub struct Node {
 
 /// What the last probe found.
 #[derive(Debug)]
-pub struct NodeState {
-    /// Whether the node can be used.
-    pub health: Health,
+pub(super) struct NodeState {
+    pub(super) health: Health,
     /// What it reported at its last login by the prober.
-    pub parameters: Option<Arc<Parameters>>,
+    pub(super) parameters: Option<Arc<Parameters>>,
     /// When it is probed next.
     pub(super) probe_at: Instant,
     pub(super) is_being_probed: bool,
@@ -38,7 +37,7 @@ pub struct NodeState {
 
 /// Whether a node can be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Health {
+pub(super) enum Health {
     /// It has not been probed yet.
     Unknown,
     /// It took the connection, and the login if there was one.
@@ -48,14 +47,9 @@ pub enum Health {
 }
 
 impl Node {
-    /// What the last probe found.
-    pub fn state(&self) -> Ref<'_, NodeState> {
-        self.state.borrow()
-    }
-
     /// Whether the last probe succeeded.
     pub fn is_up(&self) -> bool {
-        self.state().health == Health::Up
+        self.state.borrow().health == Health::Up
     }
 
     /// Something went wrong with it: looks again without waiting for the next turn.
@@ -71,8 +65,7 @@ pub(super) fn nodes(config: &Config, policy: &Policy, previous: &[Rc<Node>], now
         let SessionRegion::Declared(region) = policy.region(&node.region) else { return None };
         let same = |known: &&Rc<Node>| known.region == region && known.config == *node;
         let fresh = || {
-            let state =
-                NodeState { health: Health::Unknown, parameters: None, probe_at: now, is_being_probed: false };
+            let state = NodeState { health: Health::Unknown, parameters: None, probe_at: now, is_being_probed: false };
             let name = node.name.as_str().into();
             Rc::new(Node { config: node.clone(), name, region, state: RefCell::new(state) })
         };

@@ -41,9 +41,8 @@ impl Socket {
 
     /// Reads what there is, waiting for at least one byte; nothing at the end of the stream.
     pub(super) async fn read(&self) -> io::Result<Vec<u8>> {
-        let (result, mut buffer) = self.until_deadline(self.stream.read(Vec::with_capacity(READ_BYTES))).await?;
-        buffer.truncate(result?);
-        Ok(buffer)
+        let (result, buffer) = self.until_deadline(self.stream.read(Vec::with_capacity(READ_BYTES))).await?;
+        result.map(|_| buffer)
     }
 
     /// Writes all of it.

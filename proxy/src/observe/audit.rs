@@ -97,7 +97,7 @@ fn line(record: &AuditRecord, served_by: Option<&str>) -> String {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::policy::Reason;
     use crate::wire::SqlState;
@@ -145,7 +145,8 @@ pub(super) mod tests {
         assert_eq!((lines("old"), lines("audit.jsonl")), (2, 1));
     }
 
-    pub(in crate::observe) fn policy() -> Policy {
+    /// A policy without regions.
+    pub(crate) fn policy() -> Policy {
         let source = crate::policy::Source {
             regions: Vec::new(),
             binds: Vec::new(),

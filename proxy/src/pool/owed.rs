@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::key::SessionKey;
+use crate::region::SessionRegion;
 use crate::wire::tag::backend as tag;
 
 /// What was asked of the backend.
@@ -74,6 +75,8 @@ pub enum Effect {
     Release(Box<str>),
     /// ROLLBACK TO.
     RollbackTo(Box<str>),
+    /// A SET of the region that stands behind the statement: the region, and whether it is SET LOCAL.
+    Set(SessionRegion, bool),
 }
 
 /// One owed reply.

@@ -6,6 +6,7 @@
 use super::client::{Preamble, Session, Wait};
 use super::output::{Feed, Output, Outputs, Payload, farewell, tell};
 use super::{Common, Core, Refusal, Sessions};
+use crate::sql;
 use crate::limits::BACKEND_MESSAGE_BYTES_MAX;
 use crate::pool::{BackendKey, Effect, Farewell, Kind, PoolMode, Progress, Reply, Rule, SessionKey, State};
 use crate::wire::tag::backend as tag;
@@ -84,7 +85,16 @@ impl Core {
             }
             match event {
                 Event::None => {}
-                Event::Advanced => self.common.emit_local(&mut self.sessions, key, out),
+                Event::Advanced => {
+                    self.common.emit_local(&mut self.sessions, key, out);
+                    if let Route::To(session) = route
+                        && let Some(session) = self.sessions.get(session)
+                        && session.wait == Wait::Quiet
+                        && session.is_quiet()
+                    {
+                        self.common.wake(session);
+                    }
+                }
                 Event::Reset { failed } => self.common.pools.reset_answered(key, failed, self.common.now),
                 Event::Ready(session, status, rule) => {
                     self.common.emit_local(&mut self.sessions, key, out);
@@ -184,6 +194,11 @@ impl Common {
                 if message == tag::COPY_IN_RESPONSE {
                     let dropped = found.owed.copy_in_begins();
                     session.owed = session.owed.saturating_sub(dropped.len());
+                    if !dropped.is_empty() {
+                        // The unit that was thought to be over goes on behind the data.
+                        session.unit.touched = true;
+                        found.unsynced = true;
+                    }
                 }
                 if message == tag::ERROR_RESPONSE {
                     session.told_fatal |= ends_connection(body);
@@ -257,7 +272,8 @@ impl Common {
         if message == tag::PARAMETER_STATUS {
             let fields = backend::parameter_status_fields(body).ok_or(Broken)?;
             let (Ok(name), Ok(value)) = (str::from_utf8(fields.0), str::from_utf8(fields.1)) else { return Err(Broken) };
-            if reads_differently(name, value) {
+            // Under some settings the server would read texts in another way than the proxy does.
+            if sql::refused_setting(name, value).is_some() {
                 return Err(Broken);
             }
             let mut parameters = (*found.parameters).clone();
@@ -404,17 +420,6 @@ fn ends_connection(body: &[u8]) -> bool {
     fields.filter_map(<[u8]>::split_first).any(|(field, value)| *field == b'V' && (value == b"FATAL" || value == b"PANIC"))
 }
 
-/// Settings under which a text would be read in another way than the proxy reads it.
-fn reads_differently(name: &str, value: &str) -> bool {
-    match name {
-        "standard_conforming_strings" => value != "on",
-        "client_encoding" => {
-            ["SJIS", "BIG5", "GBK", "UHC", "GB18030", "JOHAB", "SHIFT_JIS_2004"].iter().any(|unsafe_one| value.eq_ignore_ascii_case(unsafe_one))
-        }
-        _ => false,
-    }
-}
-
 /// The n-th statement of a message has completed: what that means for the session's region.
 fn apply_effects(session: &mut Session, effects: &[(usize, Effect)], completed: usize, body: &[u8]) {
     for (_, effect) in effects.iter().filter(|(after, _)| *after == completed) {
@@ -424,6 +429,7 @@ fn apply_effects(session: &mut Session, effects: &[(usize, Effect)], completed: 
             Effect::Savepoint(name) => session.region.savepoint(name),
             Effect::Release(name) => session.region.release(name),
             Effect::RollbackTo(name) => session.region.rollback_to(name),
+            Effect::Set(region, local) => session.region.set(region.clone(), *local),
         }
     }
 }

@@ -186,8 +186,10 @@ impl Common {
         }
         match session.backend {
             Some(backend) if session.unit.touched || !session.is_quiet() => {
-                session.unit = Unit { failed: session.unit.failed, ..Unit::default() };
-                self.note_sent(session, backend, Some((Kind::Sync, Rule::Forward)));
+                // A server that reads COPY data ignores it, and then the unit goes on.
+                if self.note_sent(session, backend, Some((Kind::Sync, Rule::Forward))) {
+                    session.unit = Unit { failed: session.unit.failed, ..Unit::default() };
+                }
                 Verdict::Forward
             }
             Some(_) | None => {

@@ -71,7 +71,7 @@ impl Common {
             if !session.is_quiet() {
                 return Gate::Hold(Wait::Quiet);
             }
-            if !session.is_settled() {
+            if session.unit.touched || self.backend_in_transaction(session) {
                 return Gate::Refuse(Refusal::region_changes_too_late());
             }
             self.give_up_backend(session, out);
@@ -203,19 +203,21 @@ impl Common {
         out.push(Output::ToBackend(key, Payload::Owned(bytes)));
     }
 
-    /// Notes that something goes to the session's backend, and what it asks for.
-    pub(super) fn note_sent(&mut self, session: &mut Session, key: BackendKey, asks: Option<(Kind, Rule)>) {
-        let Some(backend) = self.pools.get(key) else { return };
+    /// Notes that something goes to the session's backend, and what it asks for. False: the server will ignore it.
+    pub(super) fn note_sent(&mut self, session: &mut Session, key: BackendKey, asks: Option<(Kind, Rule)>) -> bool {
+        let Some(backend) = self.pools.get(key) else { return false };
         backend.unflushed = true;
-        let Some((kind, rule)) = asks else { return };
+        let Some((kind, rule)) = asks else { return true };
+        if !backend.owed.push(Reply { session: Some(session.key), kind, rule }) {
+            return false;
+        }
+        session.owed += 1;
         match kind {
-            Kind::Sync | Kind::Query => backend.unsynced = false,
+            Kind::Sync => backend.unsynced = false,
             Kind::Parse | Kind::Bind | Kind::Describe | Kind::Execute | Kind::Close => backend.unsynced = true,
-            Kind::FunctionCall | Kind::CopyEnd | Kind::Local => {}
+            Kind::Query | Kind::FunctionCall | Kind::CopyEnd | Kind::Local => {}
         }
-        if backend.owed.push(Reply { session: Some(session.key), kind, rule }) {
-            session.owed += 1;
-        }
+        true
     }
 
     /// The session and its backend part. A backend that is not at rest is closed by the pool.

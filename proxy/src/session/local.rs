@@ -296,7 +296,10 @@ impl Common {
     /// Answers the client in the order of its messages: behind what is owed to it.
     pub(super) fn answer(&mut self, session: &mut Session, bytes: bytes::Bytes, out: &mut Outputs) {
         match session.backend {
-            Some(key) if !session.is_quiet() => self.note_sent(session, key, Some((Kind::Local, Rule::Emit(bytes)))),
+            Some(key) if !session.is_quiet() => {
+                // Behind an error the server skips up to Sync, and so do the proxy's answers.
+                self.note_sent(session, key, Some((Kind::Local, Rule::Emit(bytes))));
+            }
             Some(_) | None => session.tell(bytes, out),
         }
     }

@@ -34,10 +34,24 @@ pub(super) struct View<'a> {
 
 /// One statement of the message.
 pub(super) enum Item {
-    /// The proxy answers it.
-    Local(Bytes),
+    /// The proxy answers it, and goes to a region if it says so (SET LOCAL: true).
+    Local(Bytes, Option<(SessionRegion, bool)>),
     /// A backend runs it.
     Backend(Option<Effect>),
+}
+
+impl Item {
+    fn local(answer: Bytes) -> Self {
+        Self::Local(answer, None)
+    }
+
+    /// The same with a SET of the region.
+    fn setting(self, region: SessionRegion, local: bool) -> Self {
+        match self {
+            Self::Local(answer, _) => Self::Local(answer, Some((region, local))),
+            Self::Backend(effect) => Self::Backend(effect),
+        }
+    }
 }
 
 /// The plan of a message.
@@ -147,39 +161,43 @@ impl Walk<'_> {
         match &statement.kind {
             Kind::SetRegion { value, local } => {
                 let region = self.view.policy.region(value);
-                self.set_region(region, *local)?;
+                self.set_region(&region, *local)?;
                 let warn = *local && self.alone && self.status == TransactionStatus::Idle;
-                Ok(Item::Local(joined([warn.then(set_local_warning), Some(backend::command_complete("SET"))])))
+                let answer = joined([warn.then(set_local_warning), Some(backend::command_complete("SET"))]);
+                Ok(Item::local(answer).setting(region, *local))
             }
             Kind::ResetRegion { local } => {
-                self.set_region(self.region.start().clone(), *local)?;
+                let start = self.region.start().clone();
+                self.set_region(&start, *local)?;
                 let tag = if first.eq_ignore_ascii_case(&b's') { "SET" } else { "RESET" };
-                Ok(Item::Local(backend::command_complete(tag)))
+                Ok(Item::local(backend::command_complete(tag)).setting(start, *local))
             }
             Kind::SetConfigRegion { value, local, column } => {
                 let region = match value {
                     Some(value) => self.view.policy.region(value),
                     None => self.region.start().clone(),
                 };
-                self.set_region(region, *local)?;
-                let name = self.view.policy.region_name(self.region.current()).to_owned();
-                Ok(Item::Local(one_row(column, Some(&name), "SELECT 1")))
+                self.set_region(&region, *local)?;
+                let answer = one_row(column, Some(self.view.policy.region_name(&region)), "SELECT 1");
+                Ok(Item::local(answer).setting(region, *local))
             }
             Kind::ResetAll => {
-                self.set_region(self.region.start().clone(), false)?;
-                Ok(self.backend_if_bound("RESET"))
+                let start = self.region.start().clone();
+                self.set_region(&start, false)?;
+                Ok(self.backend_if_bound("RESET").setting(start, false))
             }
             Kind::DiscardAll if self.alone && self.status == TransactionStatus::Idle => {
-                self.set_region(self.region.start().clone(), false)?;
-                Ok(self.backend_if_bound("DISCARD ALL"))
+                let start = self.region.start().clone();
+                self.set_region(&start, false)?;
+                Ok(self.backend_if_bound("DISCARD ALL").setting(start, false))
             }
             // In a transaction block or beside other statements the server refuses it.
             Kind::DiscardAll => Ok(self.backend(None)),
             Kind::ShowRegion { column } => {
                 let name = self.view.policy.region_name(self.region.current());
-                Ok(Item::Local(one_row(column, Some(name), "SHOW")))
+                Ok(Item::local(one_row(column, Some(name), "SHOW")))
             }
-            Kind::ShowNode { column } => Ok(Item::Local(one_row(column, Some(self.view.node), "SHOW"))),
+            Kind::ShowNode { column } => Ok(Item::local(one_row(column, Some(self.view.node), "SHOW"))),
             Kind::Begin => Ok(self.begin(place, first)),
             Kind::Commit { chain } => self.end(place, *chain, true),
             Kind::Rollback { chain } => self.end(place, *chain, false),
@@ -198,7 +216,7 @@ impl Walk<'_> {
             Kind::SetTransaction => {
                 if self.deferred && !self.touched && self.alone {
                     self.defer.push(place);
-                    return Ok(Item::Local(backend::command_complete("SET")));
+                    return Ok(Item::local(backend::command_complete("SET")));
                 }
                 Ok(Item::Backend(None))
             }
@@ -234,7 +252,7 @@ impl Walk<'_> {
     /// RESET ALL and DISCARD ALL concern the backend only if there is one.
     fn backend_if_bound(&mut self, tag: &str) -> Item {
         let moved = self.region.current() != self.view.region.current();
-        if self.view.bound && !moved && !self.deferred { self.backend(None) } else { Item::Local(backend::command_complete(tag)) }
+        if self.view.bound && !moved && !self.deferred { self.backend(None) } else { Item::local(backend::command_complete(tag)) }
     }
 
     fn check_place(&self) -> Result<(), Refusal> {
@@ -242,13 +260,13 @@ impl Walk<'_> {
     }
 
     /// The session goes to another region, if it may and if nothing has run yet.
-    fn set_region(&mut self, region: SessionRegion, local: bool) -> Result<(), Refuse> {
-        self.view.policy.may_choose(self.view.grant, &region).map_err(Refuse::Denied)?;
+    fn set_region(&mut self, region: &SessionRegion, local: bool) -> Result<(), Refuse> {
+        self.view.policy.may_choose(self.view.grant, region).map_err(Refuse::Denied)?;
         self.check_place()?;
-        if region != *self.region.current() && self.touched {
+        if region != self.region.current() && self.touched {
             return Err(Refusal::region_changes_too_late().into());
         }
-        self.region.set(region, local);
+        self.region.set(region.clone(), local);
         Ok(())
     }
 
@@ -258,12 +276,12 @@ impl Walk<'_> {
             return self.backend(None);
         }
         if self.status != TransactionStatus::Idle {
-            return Item::Local(joined([Some(already_warning()), Some(backend::command_complete(tag))]));
+            return Item::local(joined([Some(already_warning()), Some(backend::command_complete(tag))]));
         }
         self.status = TransactionStatus::InTransaction;
         self.deferred = true;
         self.defer.push(place);
-        Item::Local(backend::command_complete(tag))
+        Item::local(backend::command_complete(tag))
     }
 
     fn end(&mut self, place: usize, chain: bool, commits: bool) -> Result<Item, Refuse> {
@@ -281,7 +299,7 @@ impl Walk<'_> {
                 let text = format!("{tag} AND CHAIN can only be used in transaction blocks");
                 return Err(Refusal::new(SqlState::NO_ACTIVE_SQL_TRANSACTION, text).into());
             }
-            return Ok(Item::Local(joined([Some(none_warning()), Some(backend::command_complete(tag))])));
+            return Ok(Item::local(joined([Some(none_warning()), Some(backend::command_complete(tag))])));
         }
         // The transaction has not reached a backend: the proxy ends it.
         let after = if commits { self.region.after_commit() } else { self.region.after_rollback() };
@@ -299,7 +317,7 @@ impl Walk<'_> {
             self.defer.clear();
             self.ended = Some((place, self.region.clone()));
         }
-        Ok(Item::Local(backend::command_complete(tag)))
+        Ok(Item::local(backend::command_complete(tag)))
     }
 
     fn ends_on_backend(&mut self) -> Item {

@@ -7,7 +7,7 @@ use super::output::{Output, Outputs, Payload};
 use super::plan::{Item, Plan, Refuse, View, joined, plan};
 use super::{Common, Refusal};
 use crate::limits::DEFERRED_STATEMENTS_MAX;
-use crate::pool::{Kind, Rule, Script};
+use crate::pool::{Effect, Kind, Rule, Script};
 use crate::sql::{self, Facts, Reading};
 use crate::wire::{SqlState, TransactionStatus, backend, frontend};
 
@@ -23,11 +23,11 @@ impl Common {
         match self.sql.read(text) {
             Reading::Plain => self.plain_query(session, out),
             // Whatever is not plain depends on the transaction status, so it must be known.
-            Reading::Known(_) | Reading::Refused(_) if !session.is_quiet() => Verdict::Hold(Wait::Quiet),
+            Reading::Known(_) | Reading::Refused(_) if !session.is_quiet() => self.hold_until_quiet(session, out),
             Reading::Known(facts) => self.known_query(session, &facts, text, out),
             Reading::Refused(refused) => {
                 let refusal = Refusal { position: refused.position, ..Refusal::new(refused.sqlstate, refused.message) };
-                self.fail_query(session, &refusal, out)
+                self.refuse_query(session, &refusal, out)
             }
         }
     }
@@ -57,14 +57,14 @@ impl Common {
             return verdict;
         }
         if let Err(refusal) = self.renew_grant(session) {
-            return self.fail_query(session, &refusal, out);
+            return self.refuse_query(session, &refusal, out);
         }
         let plan = match self.plan(session, facts, text) {
             Ok(plan) => plan,
-            Err(Refuse::Answer(refusal)) => return self.fail_query(session, &refusal, out),
+            Err(Refuse::Answer(refusal)) => return self.refuse_query(session, &refusal, out),
             Err(Refuse::Denied(denial)) => {
                 let refusal = self.denied(session, &denial, "Query", out);
-                return self.fail_query(session, &refusal, out);
+                return self.refuse_query(session, &refusal, out);
             }
         };
         if plan.needs_backend() {
@@ -110,7 +110,7 @@ impl Common {
             return self.fail_query(session, &refusal, out);
         }
         for item in plan.items {
-            if let Item::Local(answer) = item {
+            if let Item::Local(answer, _) = item {
                 session.tell(answer, out);
             }
         }
@@ -128,7 +128,7 @@ impl Common {
         if let Some((end, region)) = plan.ended {
             // Up to there the proxy answers; what follows is a message of its own.
             for item in plan.items.into_iter().take(end + 1) {
-                if let Item::Local(answer) = item {
+                if let Item::Local(answer, _) = item {
                     session.tell(answer, out);
                 }
             }
@@ -155,14 +155,16 @@ impl Common {
         for (place, item) in plan.items.into_iter().enumerate() {
             // BEGIN of this very message goes to the backend with it.
             match item {
-                Item::Local(_) if plan.defer.contains(&place) => completions += 1,
-                Item::Local(answer) if completions == 0 => {
+                Item::Local(..) if plan.defer.contains(&place) => completions += 1,
+                Item::Local(answer, set) => {
                     blanked.push(facts.statements[place].range.clone());
-                    session.tell(answer, out);
-                }
-                Item::Local(answer) => {
-                    blanked.push(facts.statements[place].range.clone());
-                    script.inserts.push((completions, answer));
+                    if completions == 0 {
+                        session.tell(answer, out);
+                        set.into_iter().for_each(|(region, local)| session.region.set(region, local));
+                    } else {
+                        script.inserts.push((completions, answer));
+                        script.effects.extend(set.map(|(region, local)| (completions, Effect::Set(region, local))));
+                    }
                 }
                 Item::Backend(effect) => {
                     completions += 1;
@@ -170,8 +172,7 @@ impl Common {
                 }
             }
         }
-        session.region = plan.region;
-        if !session.region.is_open() {
+        if !session.region.is_open() && !script.effects.iter().any(|(_, effect)| matches!(effect, Effect::Set(..))) {
             script.effects.clear();
         }
         if plan.dirty && let Some(backend) = self.pools.get(key) {
@@ -204,7 +205,7 @@ impl Common {
         let begins = plan.defer.iter().any(|place| *place < plan.blocked);
         for (place, item) in plan.items.iter().enumerate().take(plan.blocked) {
             match item {
-                Item::Local(answer) => session.tell(answer.clone(), out),
+                Item::Local(answer, _) => session.tell(answer.clone(), out),
                 // Only settings stand before the statement that is blocked; they are undone with it.
                 Item::Backend(_) => session.tell(backend::command_complete(tag_of_setting(text, &facts.statements[place])), out),
             }
@@ -308,8 +309,21 @@ impl Common {
         self.ready(session, out)
     }
 
-    /// ReadyForQuery of the proxy's own.
+    /// Replies are on their way that decide what the message means. Without a Sync the server keeps some of them back.
+    fn hold_until_quiet(&mut self, session: &mut Session, out: &mut Outputs) -> Verdict {
+        if let Some(backend) = session.backend.filter(|_| session.unit.touched) {
+            self.send(session, backend, frontend::flush(), None, out);
+        }
+        Verdict::Hold(Wait::Quiet)
+    }
+
+    /// ReadyForQuery: of the proxy's own, or of the backend where a unit of the extended protocol ends with the Query.
     pub(super) fn ready(&mut self, session: &mut Session, out: &mut Outputs) -> Verdict {
+        if let Some(backend) = session.backend.filter(|_| session.unit.touched) {
+            self.send(session, backend, frontend::sync(), Some((Kind::Sync, Rule::Forward)), out);
+            session.unit = super::client::Unit { failed: session.unit.failed, ..Default::default() };
+            return Verdict::Done;
+        }
         session.tell(backend::ready_for_query(session.status), out);
         Verdict::Done
     }

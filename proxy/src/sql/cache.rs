@@ -79,7 +79,11 @@ mod tests {
     use super::*;
 
     fn refused(message: &str) -> Reading {
-        Reading::Refused(crate::sql::SyntaxRefusal { sqlstate: crate::wire::SqlState::SYNTAX_ERROR, message: message.into(), position: None })
+        Reading::Refused(crate::sql::SyntaxRefusal {
+            sqlstate: crate::wire::SqlState::SYNTAX_ERROR,
+            message: message.into(),
+            position: None,
+        })
     }
 
     #[test]

@@ -20,9 +20,9 @@ pub(super) fn as_utf8(text: &[u8]) -> Cow<'_, str> {
     Cow::Owned(mapped)
 }
 
-/// Makes the statements at `ranges` (ascending, as [`Facts`](super::Facts) gives them) disappear from `text` while all else keeps its place: each
-/// of their characters becomes one space, and what that saves in bytes is added as spaces at the end. So the text keeps its length,
-/// and the positions in a backend's errors, which count characters, stay true.
+/// Makes the statements at `ranges` (ascending, as [`Facts`](super::Facts) gives them) disappear from `text` while all else keeps
+/// its place: each of their characters becomes one space, and what that saves in bytes is added as spaces at the end. So the text
+/// keeps its length, and the positions in a backend's errors, which count characters, stay true.
 pub fn blank(text: &[u8], ranges: &[Range<usize>]) -> Vec<u8> {
     let mut blanked = Vec::with_capacity(text.len());
     let mut ranges = ranges.iter().peekable();

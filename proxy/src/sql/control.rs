@@ -1,9 +1,7 @@
 //! What the control statements say: SET, RESET, SHOW, DISCARD and transaction control, read from their parse trees.
 
 use pg_query::NodeEnum;
-use pg_query::protobuf::{
-    DiscardMode, Node, TransactionStmt, TransactionStmtKind, VariableSetKind, VariableSetStmt, a_const,
-};
+use pg_query::protobuf::{DiscardMode, Node, TransactionStmt, TransactionStmtKind, VariableSetKind, VariableSetStmt, a_const};
 
 use super::facts::{Kind, Refusal, SessionState};
 use super::settings::{NODE_SETTING, Parameters, is_same_setting, refused_setting};
@@ -30,8 +28,12 @@ fn transaction(statement: TransactionStmt) -> Kind {
         TransactionStmtKind::TransStmtRelease => Kind::Release { name: statement.savepoint_name.into() },
         TransactionStmtKind::TransStmtRollbackTo => Kind::RollbackTo { name: statement.savepoint_name.into() },
         TransactionStmtKind::TransStmtPrepare => Kind::PrepareTransaction,
-        TransactionStmtKind::TransStmtCommitPrepared | TransactionStmtKind::TransStmtRollbackPrepared => Kind::Other { state: None },
-        TransactionStmtKind::Undefined => refused(SqlState::FEATURE_NOT_SUPPORTED, "this transaction statement is not supported".to_owned(), None),
+        TransactionStmtKind::TransStmtCommitPrepared | TransactionStmtKind::TransStmtRollbackPrepared => {
+            Kind::Other { state: None }
+        }
+        TransactionStmtKind::Undefined => {
+            refused(SqlState::FEATURE_NOT_SUPPORTED, "this transaction statement is not supported".to_owned(), None)
+        }
     }
 }
 
@@ -66,19 +68,25 @@ fn set(statement: &VariableSetStmt, parameters: &Parameters) -> Kind {
             "SESSION CHARACTERISTICS" => Kind::SetOther { local },
             _ => Kind::Other { state: None },
         },
-        VariableSetKind::Undefined => refused(SqlState::FEATURE_NOT_SUPPORTED, "this form of SET is not supported".to_owned(), None),
+        VariableSetKind::Undefined => {
+            refused(SqlState::FEATURE_NOT_SUPPORTED, "this form of SET is not supported".to_owned(), None)
+        }
     }
 }
 
 fn set_region(statement: &VariableSetStmt) -> Kind {
-    match statement.args.as_slice() {
-        [argument] => match value(argument) {
-            Some(value) => Kind::SetRegion { value: value.into(), local: statement.is_local },
-            // libpg_query's grammar takes a parameter here, PostgreSQL's does not.
-            None => refused(SqlState::SYNTAX_ERROR, format!("syntax error: the value of {} must be a constant", statement.name), None),
-        },
-        _ => refused(SqlState::INVALID_PARAMETER_VALUE, format!("SET {} takes only one argument", statement.name), None),
+    let [argument] = statement.args.as_slice() else {
+        return refused(SqlState::INVALID_PARAMETER_VALUE, format!("SET {} takes only one argument", statement.name), None);
+    };
+    if let Some(value) = value(argument) {
+        return Kind::SetRegion { value: value.into(), local: statement.is_local };
     }
+    // libpg_query's grammar takes a parameter here, PostgreSQL's does not. No other value can stand here.
+    let parameter = match &argument.node {
+        Some(NodeEnum::ParamRef(parameter)) => parameter.number,
+        _ => 0,
+    };
+    refused(SqlState::SYNTAX_ERROR, format!("syntax error at or near \"${parameter}\""), None)
 }
 
 fn set_other(statement: &VariableSetStmt) -> Kind {

@@ -53,7 +53,8 @@ pub struct Statement {
 /// compares the names of settings, so `SET Helios.Region` and `SET "helios.region"` are both of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// `SET`, `SET SESSION` or `SET LOCAL` of ours. The value is what PostgreSQL would store: identifiers folded, numbers as text.
+    /// `SET`, `SET SESSION` or `SET LOCAL` of ours. The value is what PostgreSQL would store: identifiers folded, numbers as text;
+    /// the empty string is a value.
     SetRegion { value: Box<str>, local: bool },
     /// `RESET` of ours, or `SET … TO DEFAULT`; only the latter can be local.
     ResetRegion { local: bool },
@@ -61,11 +62,11 @@ pub enum Kind {
     ResetAll,
     /// `DISCARD ALL`.
     DiscardAll,
-    /// `SHOW` of ours. The column is named as the parameter is spelled in the configuration, which is what PostgreSQL answers with.
+    /// `SHOW` of ours. The column is named as the configuration spells the parameter: so does PostgreSQL name it.
     ShowRegion { column: Box<str> },
     /// `SHOW domicile.node`.
     ShowNode { column: Box<str> },
-    /// `SELECT set_config('ours', 'literal', true | false) [AS column]` and nothing beside it. A value of `NULL` means the default.
+    /// `SELECT set_config('ours', 'literal', true | false) [AS column]` and nothing beside it. A value of `NULL` (`None`) resets.
     SetConfigRegion { value: Option<Box<str>>, local: bool, column: Box<str> },
     /// `BEGIN` or `START TRANSACTION`, with whatever modes.
     Begin,

@@ -1,9 +1,9 @@
 //! PostgreSQL's own scanner and grammar (libpg_query), made safe to be given a peer's text.
 //!
-//! The parser proper keeps its stack on the heap and gives up at 10 000 entries, so every text may be split. What is built around it
-//! is not as safe: a parse tree is written and read back by recursion, which deep expressions make overflow, so trees are asked for only of
-//! statements that can not nest; the scanner takes quadratic time in runs of operator characters, so those are counted first; and a
-//! text without any token must not be scanned at all. Nothing here knows what a statement means.
+//! The parser proper keeps its stack on the heap and gives up at 10 000 entries, so every text may be split. What is built around
+//! it is not as safe: a parse tree is handed over as a message that is decoded and dropped by recursion, so trees are asked for
+//! only of statements that can not nest; the scanner takes quadratic time in runs of operator characters, so those are counted
+//! first; and a text without any token must not be scanned at all. Nothing here knows what a statement means.
 
 use std::ops::Range;
 
@@ -99,9 +99,9 @@ fn check_size(text: &str) -> Result<(), SyntaxRefusal> {
 
 /// An upper bound of the steps that the scanner takes in runs of operator characters.
 ///
-/// Its rules for operators and for comment starts match a whole run and then put back what is too much (scan.l: `operator`, `xcstart`),
-/// so a run costs its length for every token that can begin in it: at each `/*`, behind it, and at each `+` or `-`, of which an
-/// operator must not end in. A `--` begins a comment, which ends the run.
+/// Its rules for operators and for comment starts match a whole run and then put back what is too much (scan.l: `operator`,
+/// `xcstart`), so a run costs its length for every token that can begin in it: at its start, at and behind each `/*`, and at each
+/// `+` and `-`, in which no operator of SQL may end. A `--` begins a comment, which ends the run.
 fn operator_steps(text: &[u8]) -> usize {
     let is_operator = |byte: &u8| b"~!@#^&|`?+-*/%<>=".contains(byte);
     let mut steps: usize = 0;
@@ -125,15 +125,19 @@ fn refusal(text: &str, error: &Error) -> SyntaxRefusal {
             let sqlstate = if is_too_deep { SqlState::STATEMENT_TOO_COMPLEX } else { SqlState::SYNTAX_ERROR };
             SyntaxRefusal { sqlstate, message: message.clone(), position: position(text, message) }
         }
-        Error::Conversion(_) => {
-            SyntaxRefusal { sqlstate: SqlState::SYNTAX_ERROR, message: "statement contains a zero byte".to_owned(), position: None }
+        Error::Conversion(_) => SyntaxRefusal {
+            sqlstate: SqlState::SYNTAX_ERROR,
+            message: "statement contains a zero byte".to_owned(),
+            position: None,
+        },
+        Error::Decode(_) | Error::InvalidJson(_) | Error::InvalidPointer | Error::IsUtility(_) => {
+            too_complex("statement could not be read")
         }
-        Error::Decode(_) | Error::InvalidJson(_) | Error::InvalidPointer | Error::IsUtility(_) => too_complex("statement could not be read"),
     }
 }
 
-/// Where the grammar found an error. Its message names the token but not its place, so the place is the first one where a text that
-/// ends with this token is refused with the same words. Not looked for in texts where that would take long.
+/// Where the grammar found an error. Its message names the token but not its place, so the place is the first one where a text
+/// that ends with this token is refused with the same words. Not looked for in texts where that would take long.
 fn position(text: &str, message: &str) -> Option<usize> {
     let characters_before = |at: usize| text.get(..at).map(|before| before.chars().count() + 1);
     let Some((_, near)) = message.split_once(" at or near \"") else {

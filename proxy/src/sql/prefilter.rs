@@ -4,7 +4,7 @@
 //! round. It looks at every byte a few times with `memchr`, allocates nothing, and knows nothing of strings and comments: a word
 //! counts wherever it stands.
 
-use memchr::{memchr, memchr_iter, memchr2_iter};
+use memchr::{memchr, memchr2_iter};
 
 /// What the first word of a statement allows it to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,51 +41,52 @@ pub(super) fn start(text: &[u8]) -> Start {
         length += 1;
     }
     match word.get(..length).unwrap_or_default() {
-        b"set" | b"reset" | b"show" | b"discard" | b"begin" | b"start" | b"commit" | b"end" | b"rollback" | b"abort" | b"savepoint"
-        | b"release" => Start::Control,
+        b"set" | b"reset" | b"show" | b"discard" | b"begin" | b"start" | b"commit" | b"end" | b"rollback" | b"abort"
+        | b"savepoint" | b"release" => Start::Control,
         b"prepare" | b"execute" | b"deallocate" | b"listen" | b"unlisten" | b"do" | b"declare" => Start::Remembered,
         b"create" | b"explain" => Start::Wrapper,
-        b"select" | b"insert" | b"update" | b"delete" | b"with" | b"values" | b"table" | b"merge" | b"copy" | b"call" | b"alter"
-        | b"drop" | b"truncate" | b"grant" | b"revoke" | b"comment" | b"analyze" | b"analyse" | b"vacuum" | b"reindex" | b"cluster"
-        | b"lock" | b"fetch" | b"move" | b"close" | b"notify" | b"refresh" | b"checkpoint" => Start::Ordinary,
+        b"select" | b"insert" | b"update" | b"delete" | b"with" | b"values" | b"table" | b"merge" | b"copy" | b"call"
+        | b"alter" | b"drop" | b"truncate" | b"grant" | b"revoke" | b"comment" | b"analyze" | b"analyse" | b"vacuum"
+        | b"reindex" | b"cluster" | b"lock" | b"fetch" | b"move" | b"close" | b"notify" | b"refresh" | b"checkpoint" => {
+            Start::Ordinary
+        }
         _ => Start::Unknown,
     }
 }
 
 /// Whether a statement that begins with `start` has a word in it that its tokens must be looked through for.
 pub(super) fn is_remarkable(text: &[u8], start: Start) -> bool {
-    contains(text, b"set_config", 7)
-        || contains(text, b"advisory", 2)
-        || memchr_iter(b'&', text).any(|at| at > 0 && matches!(text.get(at - 1), Some(b'u' | b'U')))
-        || has_temporary(text)
-        || !matches!(start, Start::Ordinary) && contains(text, b"execute", 1)
+    memchr2_iter(b'_', b'&', text).any(|at| is_remarkable_mark(text, at))
+        || memchr2_iter(b'm', b'M', text).any(|at| is_temporary(text, at))
+        || start != Start::Ordinary && memchr2_iter(b'x', b'X', text).any(|at| is_around(text, at, b"e", b"xecute"))
 }
 
-/// The words TEMP and TEMPORARY, and every schema whose name begins with `pg_temp`.
-fn has_temporary(text: &[u8]) -> bool {
-    occurrences(text, b"temp", 2).any(|at| {
-        let (before, after) = text.split_at_checked(at).unwrap_or_default();
-        let after = after.get(b"temp".len()..).unwrap_or_default();
-        let after = if starts_with(after, b"orary") { after.get(b"orary".len()..).unwrap_or_default() } else { after };
-        let is_word = !before.last().copied().is_some_and(is_identifier_byte) && !after.first().copied().is_some_and(is_identifier_byte);
-        is_word || before.last_chunk().is_some_and(|schema: &[u8; 3]| schema.eq_ignore_ascii_case(b"pg_"))
-    })
+/// Whether the `_` or `&` at `at` stands in `set_config`, in a name that begins with `pg_temp`, in the name of an advisory lock
+/// function, or begins a name or string with escapes.
+fn is_remarkable_mark(text: &[u8], at: usize) -> bool {
+    match text.get(at + 1) {
+        _ if text.get(at) == Some(&b'&') => is_around(text, at, b"u", b"&"),
+        Some(b'c' | b'C') => is_around(text, at, b"set", b"_config"),
+        Some(b't' | b'T') => is_around(text, at, b"pg", b"_temp"),
+        Some(b'a' | b'A') => is_around(text, at, b"pg", b"_advisory") || is_around(text, at, b"pg_try", b"_advisory"),
+        _ => false,
+    }
 }
 
-fn contains(text: &[u8], word: &'static [u8], rare: usize) -> bool {
-    occurrences(text, word, rare).next().is_some()
+/// Whether the `m` at `at` is that of the word TEMP or TEMPORARY.
+fn is_temporary(text: &[u8], at: usize) -> bool {
+    if !is_around(text, at, b"te", b"mp") {
+        return false;
+    }
+    let is_identifier_byte_at = |at: usize| text.get(at).copied().is_some_and(is_identifier_byte);
+    let length = if is_around(text, at, b"te", b"mporary") { b"mporary".len() } else { b"mp".len() };
+    !is_identifier_byte_at(at + length) && !at.checked_sub(3).is_some_and(is_identifier_byte_at)
 }
 
-/// Where `word` (lower case) stands in `text`, in any case. `rare` is the index of its letter that is rarest in SQL.
-fn occurrences(text: &[u8], word: &'static [u8], rare: usize) -> impl Iterator<Item = usize> {
-    let letter = word.get(rare).copied().unwrap_or_default();
-    memchr2_iter(letter, letter.to_ascii_uppercase(), text)
-        .filter_map(move |at| at.checked_sub(rare))
-        .filter(move |&at| text.get(at..).is_some_and(|text| starts_with(text, word)))
-}
-
-fn starts_with(text: &[u8], word: &[u8]) -> bool {
-    text.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word))
+/// Whether `before` ends and `from` begins at `at`, in any case.
+fn is_around(text: &[u8], at: usize, before: &[u8], from: &[u8]) -> bool {
+    let is_at = |at: usize, word: &[u8]| text.get(at..at + word.len()).is_some_and(|text| text.eq_ignore_ascii_case(word));
+    is_at(at, from) && at.checked_sub(before.len()).is_some_and(|at| is_at(at, before))
 }
 
 /// PostgreSQL's `ident_cont` (scan.l). Bytes of other alphabets, no-break spaces and byte order marks are all letters to it.

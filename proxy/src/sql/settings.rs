@@ -54,7 +54,8 @@ pub(super) fn is_guarded(name: &str) -> bool {
 
 /// The words that PostgreSQL's `parse_bool` takes for true.
 fn is_true(value: &str) -> bool {
-    let is_start_of = |word: &str| !value.is_empty() && word.get(..value.len()).is_some_and(|start| start.eq_ignore_ascii_case(value));
+    let is_start_of =
+        |word: &str| !value.is_empty() && word.get(..value.len()).is_some_and(|start| start.eq_ignore_ascii_case(value));
     is_start_of("true") || is_start_of("yes") || value.eq_ignore_ascii_case("on") || value == "1"
 }
 
@@ -63,8 +64,23 @@ fn has_ascii_trail_bytes(encoding: &str) -> bool {
     let name: String = encoding.chars().filter(char::is_ascii_alphanumeric).map(|letter| letter.to_ascii_lowercase()).collect();
     matches!(
         name.as_str(),
-        "sjis" | "mskanji" | "shiftjis" | "win932" | "windows932" | "shiftjis2004" | "big5" | "win950" | "windows950" | "gbk" | "win936"
-            | "windows936" | "uhc" | "win949" | "windows949" | "gb18030" | "johab"
+        "sjis"
+            | "mskanji"
+            | "shiftjis"
+            | "win932"
+            | "windows932"
+            | "shiftjis2004"
+            | "big5"
+            | "win950"
+            | "windows950"
+            | "gbk"
+            | "win936"
+            | "windows936"
+            | "uhc"
+            | "win949"
+            | "windows949"
+            | "gb18030"
+            | "johab"
     )
 }
 
@@ -80,7 +96,9 @@ mod tests {
         for value in ["on", "ON", "true", "t", "Tru", "yes", "y", "1"] {
             assert_eq!(refused_setting("standard_conforming_strings", value), None, "{value}");
         }
-        for value in ["SJIS", "Shift_JIS", "MS-Kanji", "windows932", "SHIFT_JIS_2004", "Big5", "WIN 950", "gbk", "UHC", "gb18030", "JOHAB"] {
+        for value in
+            ["SJIS", "Shift_JIS", "MS-Kanji", "windows932", "SHIFT_JIS_2004", "Big5", "WIN 950", "gbk", "UHC", "gb18030", "JOHAB"]
+        {
             assert!(refused_setting("CLIENT_ENCODING", value).is_some(), "{value}");
         }
         for value in ["UTF8", "utf-8", "LATIN1", "EUC_JP", "SQL_ASCII", "WIN1252", "EUC_JIS_2004", "EUC_TW", "MULE_INTERNAL"] {

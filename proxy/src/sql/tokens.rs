@@ -206,7 +206,9 @@ impl<'t> Statement<'t> {
             [schema, name] => is_name(schema, "pg_catalog") && is_name(name, "set_config"),
             _ => false,
         };
-        let [NodeEnum::AConst(name), NodeEnum::AConst(value), NodeEnum::AConst(local)] = arguments.as_slice() else { return Ok(None) };
+        let [NodeEnum::AConst(name), NodeEnum::AConst(value), NodeEnum::AConst(local)] = arguments.as_slice() else {
+            return Ok(None);
+        };
         let is_ours = matches!(&name.val, Some(a_const::Val::Sval(name)) if parameters.find(&name.sval).is_some());
         let value = match &value.val {
             Some(a_const::Val::Sval(value)) => Some(value.sval.as_str().into()),

@@ -36,11 +36,7 @@ impl ClientFirst {
     /// # Errors
     /// The message is malformed, its nonce does not extend ours, or it asks for more work than
     /// [`SCRAM_ITERATIONS_MAX`] rounds.
-    pub fn receive(
-        self,
-        message: &[u8],
-        keys: impl FnOnce(&[u8], u32) -> Keys,
-    ) -> Result<(ClientFinal, Vec<u8>), ScramError> {
+    pub fn receive(self, message: &[u8], keys: impl FnOnce(&[u8], u32) -> Keys) -> Result<(ClientFinal, Vec<u8>), ScramError> {
         let mut attributes = Attributes::new(message);
         let nonce = attributes.named(b'r')?;
         if nonce.len() > SCRAM_NONCE_BYTES_MAX {

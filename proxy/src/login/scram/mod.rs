@@ -168,4 +168,3 @@ fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
 fn encode_base64(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
 }
-

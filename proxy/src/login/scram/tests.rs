@@ -79,7 +79,9 @@ fn a_server_that_does_not_know_the_password_is_found_out() {
 #[test]
 fn the_server_refuses_what_postgresql_refuses() {
     let first = |message: &str| server(false).receive(message.as_bytes()).err();
-    for message in ["", "n", "n,", "n,,", "x,,n=,r=a", "p=tls-server-end-point,,n=,r=a", "n,,r=a", "n,,n=a", "n,,n=,r=a\x07", "n,,n=,r=a,1"] {
+    for message in
+        ["", "n", "n,", "n,,", "x,,n=,r=a", "p=tls-server-end-point,,n=,r=a", "n,,r=a", "n,,n=a", "n,,n=,r=a\x07", "n,,n=,r=a,1"]
+    {
         assert!(matches!(first(message), Some(ScramError::Malformed(_))), "{message:?}");
     }
     for message in ["n,a=other,n=,r=a", "n,,m=ext,n=,r=a"] {

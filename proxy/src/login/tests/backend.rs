@@ -115,7 +115,9 @@ fn a_server_proves_that_it_knows_the_password() {
 #[test]
 fn a_server_may_not_skip_its_proof() {
     let begin = [authentication_sasl(&[MECHANISM])];
-    for request in [authentication_ok(), authentication_cleartext(), authentication_md5(*b"salt"), authentication_sasl_final(b"v=")] {
+    for request in
+        [authentication_ok(), authentication_cleartext(), authentication_md5(*b"salt"), authentication_sasl_final(b"v=")]
+    {
         let messages = [&begin[..], &[request]].concat();
         assert_eq!(fault(plain("secret"), &messages), "it sent an authentication request out of place");
     }
@@ -150,8 +152,7 @@ fn servers_that_break_the_protocol_are_given_up() {
 #[test]
 fn a_refusal_keeps_the_servers_own_words() {
     let error = encode_error(&report(Severity::Fatal));
-    let expected =
-        Fault::Refused { error: error.clone(), sqlstate: SqlState::INVALID_CATALOG_NAME, text: "no such database".to_owned() };
+    let expected = Fault::Refused { error: error.clone(), sqlstate: SqlState::INVALID_CATALOG_NAME };
     assert_eq!(hear(&mut login(None, false), &error), Err(expected));
 }
 

@@ -1,24 +1,26 @@
-//! What clients may say before they are let in, and what they are told.
+//! What clients may ask for, what they are granted, and what they are told.
 
 use expect_test::{Expect, expect};
 use proptest::prelude::*;
 
-use super::super::scram::{ClientFirst, Keys, MECHANISM};
+use super::super::conversation::{ClientLogin, Step};
+use super::super::random::Chance;
+use super::super::scram::MECHANISM;
 use super::*;
 use crate::observe::LoginOutcome;
-use crate::wire::frontend::{password, query, sasl_initial, sasl_response};
+use crate::wire::frontend::{query, sasl_initial};
 use crate::wire::startup::encode_cancel;
 use crate::wire::{Frame, Malformed, Mode, Splitter, parse_error};
 
 const SSL_REQUEST: &[u8] = b"\0\0\0\x08\x04\xd2\x16\x2f";
 const GSS_REQUEST: &[u8] = b"\0\0\0\x08\x04\xd2\x16\x30";
 
-fn chance() -> Chance {
+pub(super) fn chance() -> Chance {
     Chance { nonce: [1; 18], salt: [1, 2, 3, 4], process_id: 77, secret: *b"key!" }
 }
 
 /// A StartupMessage of protocol 3.`minor`.
-fn startup(minor: u8, parameters: &[(&str, &str)]) -> Vec<u8> {
+pub(super) fn startup(minor: u8, parameters: &[(&str, &str)]) -> Vec<u8> {
     let mut bytes = vec![0, 0, 0, 0, 0, 3, 0, minor];
     for text in parameters.iter().flat_map(|(name, value)| [name, value]) {
         bytes.extend_from_slice(text.as_bytes());
@@ -31,22 +33,22 @@ fn startup(minor: u8, parameters: &[(&str, &str)]) -> Vec<u8> {
 }
 
 /// A client that notes down what it is told.
-struct Conversation<'a> {
+pub(super) struct Conversation<'a> {
     rules: &'a Rules,
     login: ClientLogin,
     clients: u64,
-    told: Vec<u8>,
+    pub(super) told: Vec<u8>,
     end: Option<Step>,
 }
 
 impl<'a> Conversation<'a> {
-    fn new(rules: &'a Rules) -> Self {
+    pub(super) fn new(rules: &'a Rules) -> Self {
         let login = ClientLogin::new(Some([10, 0, 0, 1].into()), chance());
         Self { rules, login, clients: 0, told: Vec::new(), end: None }
     }
 
     /// Sends, and gives the answer.
-    fn say(&mut self, bytes: &[u8]) -> Vec<u8> {
+    pub(super) fn say(&mut self, bytes: &[u8]) -> Vec<u8> {
         self.login.receive(bytes);
         let before = self.told.len();
         while self.end.is_none() {
@@ -67,7 +69,7 @@ impl<'a> Conversation<'a> {
         self.told[before..].to_vec()
     }
 
-    fn outcome(&self) -> Option<LoginOutcome> {
+    pub(super) fn outcome(&self) -> Option<LoginOutcome> {
         match self.end.as_ref()? {
             Step::Close(outcome) => Some(*outcome),
             Step::Refuse(refused) => Some(refused.refusal.outcome),
@@ -77,7 +79,7 @@ impl<'a> Conversation<'a> {
     }
 
     /// All that was told, a line a message, and how it ended.
-    fn transcript(&self) -> String {
+    pub(super) fn transcript(&self) -> String {
         let plain = self.told.iter().take_while(|byte| **byte == b'N').count();
         let mut text = "N\n".repeat(plain);
         for (tag, body) in messages(&self.told[plain..]) {
@@ -93,7 +95,7 @@ impl<'a> Conversation<'a> {
     }
 }
 
-fn messages(bytes: &[u8]) -> Vec<(char, Vec<u8>)> {
+pub(super) fn messages(bytes: &[u8]) -> Vec<(char, Vec<u8>)> {
     let (mut splitter, mut at, mut messages) = (Splitter::default(), 0, Vec::new());
     while let Some(frame) = splitter.next::<Malformed>(bytes, &mut at, |_, _| Ok(Mode::Gather)).unwrap() {
         let Frame::Whole { tag, range } = frame else { panic!("{frame:?}") };
@@ -103,7 +105,7 @@ fn messages(bytes: &[u8]) -> Vec<(char, Vec<u8>)> {
     messages
 }
 
-fn check(rules: &Rules, said: &[&[u8]], expected: &Expect) {
+pub(super) fn check(rules: &Rules, said: &[&[u8]], expected: &Expect) {
     let mut whole = Conversation::new(rules);
     said.iter().for_each(|bytes| drop(whole.say(bytes)));
     // The same, a byte at a time.
@@ -145,20 +147,32 @@ fn encryption_is_declined_once_of_each_kind() {
     let rules = rules("trust", "");
     let [ssl, gss] = [SSL_REQUEST, GSS_REQUEST];
     let hello = startup(0, &[("user", "")]);
-    check(&rules, &[gss, ssl, &hello], &expect![[r#"
+    check(
+        &rules,
+        &[gss, ssl, &hello],
+        &expect![[r#"
         N
         N
         E FATAL 28000 no PostgreSQL user name specified in startup packet
         = malformed
-    "#]]);
-    check(&rules, &[ssl, ssl], &expect![[r#"
+    "#]],
+    );
+    check(
+        &rules,
+        &[ssl, ssl],
+        &expect![[r#"
         N
         = malformed
-    "#]]);
-    check(&rules, &[gss, gss], &expect![[r#"
+    "#]],
+    );
+    check(
+        &rules,
+        &[gss, gss],
+        &expect![[r#"
         N
         = malformed
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -191,19 +205,27 @@ fn nonsense_is_not_waited_for() {
 #[test]
 fn what_is_not_spoken_is_negotiated_away() {
     let hello = startup(2, &[("user", "bob"), ("_pq_.fancy", "1")]);
-    check(&rules("password", ""), &[&hello], &expect![[r#"
+    check(
+        &rules("password", ""),
+        &[&hello],
+        &expect![[r#"
         v \x00\x03\x00\x00\x00\x00\x00\x01_pq_.fancy\x00
         R \x00\x00\x00\x03
         …
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn replication_is_refused() {
-    check(&rules("trust", ""), &[&startup(0, &[("user", "bob"), ("replication", "database")])], &expect![[r#"
+    check(
+        &rules("trust", ""),
+        &[&startup(0, &[("user", "bob"), ("replication", "database")])],
+        &expect![[r#"
         E FATAL 0A000 replication connections are not supported
         = unsupported
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -216,159 +238,6 @@ fn there_is_room_for_so_many_clients() {
         assert_eq!(conversation.outcome(), expected);
         assert_eq!(conversation.login.is_authenticating(), expected.is_none());
     }
-}
-
-#[test]
-fn passwords_in_clear_text() {
-    let rules = rules("password", "");
-    let outcome = |user: &str, text: &str| {
-        let mut conversation = Conversation::new(&rules);
-        conversation.say(&startup(0, &[("user", user)]));
-        conversation.say(&password(text.as_bytes()));
-        conversation.outcome().unwrap()
-    };
-    assert_eq!(outcome("alice", "pencil"), LoginOutcome::Admitted);
-    assert_eq!(outcome("bob", "secret"), LoginOutcome::Admitted);
-    for (user, text) in [("alice", "secret"), ("bob", "secre"), ("bob", "secrets"), ("bob", ""), ("carol", "x"), ("nobody", "secret")] {
-        assert_eq!(outcome(user, text), LoginOutcome::Password, "{user} {text}");
-    }
-    // "dave" is not in the file.
-    check(&rules, &[&startup(0, &[("user", "dave")]), &password(b"secret")], &expect![[r#"
-        R \x00\x00\x00\x03
-        E FATAL 28P01 password authentication failed for user "dave"
-        = password
-    "#]]);
-}
-
-#[test]
-fn passwords_by_md5() {
-    let rules = rules("md5", "");
-    let outcome = |user: &str, digest: [u8; 32]| {
-        let mut conversation = Conversation::new(&rules);
-        conversation.say(&startup(0, &[("user", user)]));
-        conversation.say(&password(&md5::answer(&digest, chance().salt)));
-        conversation.outcome().unwrap()
-    };
-    assert_eq!(outcome("bob", md5::digest(b"secret", "bob")), LoginOutcome::Admitted);
-    assert_eq!(outcome("carol", *b"5eb5ffe0ee4ae5c6b0f9c7b8d3e1cafe"), LoginOutcome::Admitted);
-    assert_eq!(outcome("bob", md5::digest(b"wrong", "bob")), LoginOutcome::Password);
-    // Nobody's digest is no digest.
-    assert_eq!(outcome("nobody", [0; 32]), LoginOutcome::Password);
-    // alice has a SCRAM verifier and is asked for that.
-    let mut conversation = Conversation::new(&rules);
-    conversation.say(&startup(0, &[("user", "alice")]));
-    assert_eq!(conversation.transcript(), "R \\x00\\x00\\x00\\nSCRAM-SHA-256\\x00\\x00\n…\n");
-}
-
-/// Logs in by SCRAM; the salt that was asked with, and the end.
-fn by_scram<'a>(rules: &'a Rules, user: &str, text: &str) -> (Vec<u8>, Conversation<'a>) {
-    let mut conversation = Conversation::new(rules);
-    conversation.say(&startup(0, &[("user", user)]));
-    let (client, first) = ClientFirst::begin("client".to_owned());
-    let challenge = conversation.say(&sasl_initial(MECHANISM, &first));
-    let mut salt = Vec::new();
-    let (client, proof) = client
-        .receive(&challenge[9..], |given, iterations| {
-            salt = given.to_vec();
-            Keys::derive(text.as_bytes(), given, iterations)
-        })
-        .unwrap();
-    let answer = conversation.say(&sasl_response(&proof));
-    if conversation.outcome() == Some(LoginOutcome::Admitted) {
-        let last = messages(&answer).remove(0);
-        client.receive(&last.1[4..]).unwrap();
-    }
-    (salt, conversation)
-}
-
-#[test]
-fn passwords_by_scram() {
-    let rules = rules("scram-sha-256", "");
-    let outcome = |user: &str, text: &str| by_scram(&rules, user, text).1.outcome().unwrap();
-    assert_eq!(outcome("alice", "pencil"), LoginOutcome::Admitted);
-    assert_eq!(outcome("bob", "secret"), LoginOutcome::Admitted);
-    assert_eq!(outcome("bob", "secret"), LoginOutcome::Admitted);
-    for (user, text) in [("alice", "secret"), ("bob", "Secret"), ("carol", "x"), ("nobody", "x")] {
-        assert_eq!(outcome(user, text), LoginOutcome::Password, "{user}");
-    }
-}
-
-#[test]
-fn nobody_learns_which_users_exist() {
-    let rules = rules("scram-sha-256", "");
-    let told = |user: &str| {
-        let (salt, conversation) = by_scram(&rules, user, "wrong");
-        let transcript = conversation.transcript().replace(user, "<user>");
-        let lines: Vec<String> = transcript.lines().map(|line| line.split(",s=").next().unwrap().to_owned()).collect();
-        (salt, lines)
-    };
-    let (bob, nobody) = (told("bob"), told("nobody"));
-    assert_eq!(bob.1, nobody.1);
-    // The salts differ, have the same length, and stay the same.
-    assert_ne!(bob.0, nobody.0);
-    assert_eq!(bob.0.len(), nobody.0.len());
-    assert_eq!((told("bob").0, told("nobody").0), (bob.0, nobody.0));
-}
-
-#[test]
-fn an_exchange_goes_by_the_rules() {
-    let rules = rules("scram-sha-256", "");
-    let check = |answers: &[&[u8]], expected: &Expect| {
-        let mut conversation = Conversation::new(&rules);
-        conversation.say(&startup(0, &[("user", "bob")]));
-        let asked = conversation.told.len();
-        answers.iter().for_each(|answer| drop(conversation.say(answer)));
-        conversation.told.drain(..asked);
-        expected.assert_eq(&conversation.transcript());
-    };
-    check(&[b"Q\0\0\0\x0dSELECT 1\0"], &expect![[r#"
-        E FATAL 08P01 expected password response, got message type 81
-        = malformed
-    "#]]);
-    check(&[b"p\0\0\0\x03"], &expect![[r#"
-        E FATAL 08P01 invalid message length
-        = malformed
-    "#]]);
-    check(&[b"p\0\x01\0\x04"], &expect![[r#"
-        E FATAL 08P01 invalid message length
-        = malformed
-    "#]]);
-    check(&[b"p\0\0\0\x0dSCRAM\0\0\0\0"], &expect![[r#"
-        E FATAL 08P01 invalid SASL initial response
-        = malformed
-    "#]]);
-    check(&[&sasl_initial("SCRAM-SHA-256-PLUS", b"n,,n=,r=x")], &expect![[r#"
-        E FATAL 08P01 client selected an invalid SASL authentication mechanism
-        = malformed
-    "#]]);
-    // Lengths -2 and one too many.
-    check(&[b"p\0\0\0\x16SCRAM-SHA-256\0\xff\xff\xff\xfe"], &expect![[r#"
-        E FATAL 08P01 invalid SASL initial response
-        = malformed
-    "#]]);
-    check(&[b"p\0\0\0\x17SCRAM-SHA-256\0\0\0\0\x02n"], &expect![[r#"
-        E FATAL 08P01 invalid SASL initial response
-        = malformed
-    "#]]);
-    check(&[&sasl_initial(MECHANISM, b"p=tls-unique,,n=,r=x")], &expect![[r#"
-        E FATAL 08P01 malformed SCRAM message
-        = malformed
-    "#]]);
-    check(&[&sasl_initial(MECHANISM, b"n,a=carol,n=,r=x")], &expect![[r#"
-        E FATAL 0A000 client uses authorization identity, but it is not supported
-        = unsupported
-    "#]]);
-    check(&[&sasl_initial(MECHANISM, b"n,,n=,r=x"), &sasl_response(b"c=biws,r=y,p=AA==")], &expect![[r#"
-        R \x00\x00\x00\x0br=xAQEBAQEBAQEBAQEBAQEBAQEB,s=JlWpkJo0KKtOeksJPFYn5w==,i=4096
-        E FATAL 08P01 malformed SCRAM message
-        = malformed
-    "#]]);
-    // No first word (length -1): the server asks again with an empty challenge.
-    check(&[b"p\0\0\0\x16SCRAM-SHA-256\0\xff\xff\xff\xff", &sasl_response(b"n,,n=,r=x")], &expect![[r#"
-        R \x00\x00\x00\x0b
-        R \x00\x00\x00\x0br=xAQEBAQEBAQEBAQEBAQEBAQEB,s=JlWpkJo0KKtOeksJPFYn5w==,i=4096
-        …
-    "#]]);
 }
 
 #[test]
@@ -404,10 +273,14 @@ fn nobody_is_admitted_without_a_rule() {
     let mut rules = rules("trust", "");
     rules.config.residency.unbound = crate::policy::Unbound::Block;
     rules.policy = Arc::new(Policy::compile(&rules.config.policy_source(), None).unwrap());
-    check(&rules, &[&startup(0, &[("user", "bob"), ("database", "demo")])], &expect![[r#"
+    check(
+        &rules,
+        &[&startup(0, &[("user", "bob"), ("database", "demo")])],
+        &expect![[r#"
         E FATAL 28000 no residency rule admits user "bob" to database "demo"
         = denied
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]

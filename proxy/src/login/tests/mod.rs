@@ -3,6 +3,8 @@
 
 mod backend;
 mod client;
+mod passwords;
+mod sockets;
 
 use tokio::time::Instant;
 

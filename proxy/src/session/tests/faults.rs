@@ -22,7 +22,60 @@ fn a_region_that_is_down_is_an_error_and_never_a_detour() {
         Q SELECT 1
         Q SELECT 1
         Q ROLLBACK
-    ", expect![[""]]);
+    ", expect![[r#"
+        !down eu
+        Q SET helios.region = 'eu'; SELECT 1
+          C SET
+          E ERROR 08006: node "node-eu" of region "eu" refused the connection
+          Z I
+        Q SELECT 1
+          audit: denied "" at Query by residency.unbound
+          E ERROR 42000: blocked: no region is set for this session
+          Z I
+        Q SET helios.region = 'us'; SELECT 1
+          C SET
+          T
+          D us
+          C SELECT 1
+          Z I
+            us: Q                         ; SELECT 1
+        !up eu
+        Q SET helios.region = 'eu'; SELECT 1
+          C SET
+          T
+          D eu
+          C SELECT 1
+          Z I
+            eu: Q                         ; SELECT 1
+        !kill eu
+        !down eu
+        P :SET helios.region = 'eu' | B : | E | P :SELECT 1 | B : | E | S
+          1
+          2
+          C SET
+          E ERROR 08006: node "node-eu" of region "eu" refused the connection
+          Z I
+        Q BEGIN; SET helios.region = 'eu'; SELECT 1
+          C BEGIN
+          C SET
+          E ERROR 08006: node "node-eu" of region "eu" refused the connection
+          Z E
+        Q ROLLBACK
+          C ROLLBACK
+          Z I
+        Q BEGIN
+          C BEGIN
+          Z T
+        Q SELECT 1
+          E ERROR 08006: node "node-eu" of region "eu" refused the connection
+          Z E
+        Q SELECT 1
+          E ERROR 25P02: current transaction is aborted, commands ignored until end of transaction block
+          Z E
+        Q ROLLBACK
+          C ROLLBACK
+          Z I
+    "#]]);
 }
 
 #[test]
@@ -39,7 +92,48 @@ fn a_backend_that_breaks_takes_its_session_with_it_and_no_other() {
         !thaw
         b> Q BEGIN; SELECT 5
         !kill eu
-    ", expect![[""]]);
+    ", expect![[r#"
+        Q SET helios.region = 'eu'; SELECT 1
+          C SET
+          T
+          D eu
+          C SELECT 1
+          Z I
+            eu: Q                         ; SELECT 1
+        b> Q SET helios.region = 'eu'
+          b: C SET
+          b: Z I
+        !kill eu
+        Q SELECT 2
+          T
+          D eu
+          C SELECT 1
+          Z I
+            eu: Q SELECT 2
+        !freeze
+        Q SELECT 3
+            eu: Q SELECT 3
+        !kill eu
+          E FATAL 08006: server connection to node "node-eu" was lost
+          closed
+        b> Q SELECT 4
+            eu: Q SELECT 4
+        !thaw
+          b: T
+          b: D eu
+          b: C SELECT 1
+          b: Z I
+        b> Q BEGIN; SELECT 5
+          b: C BEGIN
+          b: T
+          b: D eu
+          b: C SELECT 1
+          b: Z T
+            eu: Q BEGIN; SELECT 5
+        !kill eu
+          b: E FATAL 08006: server connection to node "node-eu" was lost
+          b: closed
+    "#]]);
 }
 
 #[test]
@@ -49,7 +143,31 @@ fn a_client_that_leaves_takes_its_transaction_with_it() {
         b> Q SET helios.region = 'eu'; SELECT 2
         !leave a
         b> Q SELECT 3
-    ", expect![[""]]);
+    ", expect![[r#"
+        Q SET helios.region = 'eu'; BEGIN; SELECT 1
+          C SET
+          C BEGIN
+          T
+          D eu
+          C SELECT 1
+          Z T
+            eu: Q                         ; BEGIN; SELECT 1
+        b> Q SET helios.region = 'eu'; SELECT 2
+        !leave a
+            eu: closed: Abrupt
+          b: C SET
+          b: T
+          b: D eu
+          b: C SELECT 1
+          b: Z I
+            eu: Q                         ; SELECT 2
+        b> Q SELECT 3
+          b: T
+          b: D eu
+          b: C SELECT 1
+          b: Z I
+            eu: Q SELECT 3
+    "#]]);
 }
 
 #[test]
@@ -63,7 +181,34 @@ fn a_client_that_leaves_while_a_reply_is_owed() {
         b> P :SELECT 1 | H
         !leave b
         c> Q SET helios.region = 'eu'; SELECT 3
-    ", expect![[""]]);
+    ", expect![[r#"
+        !freeze
+        Q SET helios.region = 'eu'; SELECT 1
+          C SET
+            eu: Q                         ; SELECT 1
+        !leave a
+            eu: closed: Abrupt
+        !thaw
+        b> Q SET helios.region = 'eu'; SELECT 2
+          b: C SET
+          b: T
+          b: D eu
+          b: C SELECT 1
+          b: Z I
+            eu: Q                         ; SELECT 2
+        b> P :SELECT 1 | H
+          b: 1
+            eu: P :SELECT 1
+        !leave b
+            eu: closed: Abrupt
+        c> Q SET helios.region = 'eu'; SELECT 3
+          c: C SET
+          c: T
+          c: D eu
+          c: C SELECT 1
+          c: Z I
+            eu: Q                         ; SELECT 3
+    "#]]);
 }
 
 #[test]
@@ -80,7 +225,67 @@ fn waiting_is_first_come_first_served_and_ends() {
         b> Q SELECT 6
         Q COMMIT
         b> Q SHOW helios.region
-    ", expect![[""]]);
+    ", expect![[r#"
+        Q SET helios.region = 'eu'; BEGIN; SELECT 1
+          C SET
+          C BEGIN
+          T
+          D eu
+          C SELECT 1
+          Z T
+            eu: Q                         ; BEGIN; SELECT 1
+        b> Q SET helios.region = 'eu'; SELECT 2 | Q SHOW helios.region
+        c> Q SET helios.region = 'eu'; SELECT 3
+        Q COMMIT
+          C COMMIT
+          Z I
+          b: C SET
+          b: T
+          b: D eu
+          b: C SELECT 1
+          b: Z I
+          b: T
+          b: D eu
+          b: C SHOW
+          b: Z I
+          c: C SET
+          c: T
+          c: D eu
+          c: C SELECT 1
+          c: Z I
+            eu: Q COMMIT
+            eu: Q                         ; SELECT 2
+            eu: Q                         ; SELECT 3
+        Q BEGIN; SELECT 1
+          C BEGIN
+          T
+          D eu
+          C SELECT 1
+          Z T
+            eu: Q BEGIN; SELECT 1
+        b> Q SELECT 4
+        c> P :SELECT 5 | B : | E | S
+        !tick 130
+          b: E ERROR 53300: no server connection for user "app" and database "demo" became free within 120 s (HINT)
+          b: Z I
+          c: E ERROR 53300: no server connection for user "app" and database "demo" became free within 120 s (HINT)
+          c: Z I
+        b> Q SELECT 6
+        Q COMMIT
+          C COMMIT
+          Z I
+          b: T
+          b: D eu
+          b: C SELECT 1
+          b: Z I
+            eu: Q COMMIT
+            eu: Q SELECT 6
+        b> Q SHOW helios.region
+          b: T
+          b: D eu
+          b: C SHOW
+          b: Z I
+    "#]]);
 }
 
 #[test]
@@ -89,7 +294,20 @@ fn begin_that_the_server_refuses() {
         Q SET helios.region = 'eu'
         P :BEGIN BAD | B : | E | S
         Q SELECT 1
-    ", expect![[""]]);
+    ", expect![[r#"
+        Q SET helios.region = 'eu'
+          C SET
+          Z I
+        P :BEGIN BAD | B : | E | S
+          E ERROR 42601: syntax error at or near "BAD"
+          Z I
+        Q SELECT 1
+          T
+          D eu
+          C SELECT 1
+          Z I
+            eu: Q SELECT 1
+    "#]]);
 }
 
 #[test]
@@ -104,7 +322,51 @@ fn a_backend_that_says_what_nobody_asked_for() {
         !server eu idle
         c> Q SET helios.region = 'eu'; SELECT 1
         !server eu sjis
-    ", expect![[""]]);
+    ", expect![[r#"
+        Q SET helios.region = 'eu'; SELECT 1
+          C SET
+          T
+          D eu
+          C SELECT 1
+          Z I
+            eu: Q                         ; SELECT 1
+        !server eu notice
+          N WARNING 25P01: there is no transaction in progress
+        !server eu timezone
+          S TimeZone=Mars
+        Q SELECT 2
+          T
+          D eu
+          C SELECT 1
+          Z I
+            eu: Q SELECT 2
+        !server eu row
+          E FATAL 08006: node "node-eu" broke the protocol
+          closed
+            eu: closed: Abrupt
+        b> Q SET helios.region = 'eu'; SELECT 1
+          b: C SET
+          b: T
+          b: D eu
+          b: C SELECT 1
+          b: Z I
+            eu: Q                         ; SELECT 1
+        !server eu idle
+          b: E FATAL 08006: node "node-eu" broke the protocol
+          b: closed
+            eu: closed: Abrupt
+        c> Q SET helios.region = 'eu'; SELECT 1
+          c: C SET
+          c: T
+          c: D eu
+          c: C SELECT 1
+          c: Z I
+            eu: Q                         ; SELECT 1
+        !server eu sjis
+          c: E FATAL 08006: node "node-eu" broke the protocol
+          c: closed
+            eu: closed: Abrupt
+    "#]]);
 }
 
 #[test]
@@ -115,7 +377,32 @@ fn an_idle_backend_that_speaks_is_closed() {
         Q SELECT 2
         !server eu notice
         Q SELECT 3
-    ", expect![[""]]);
+    ", expect![[r#"
+        Q SET helios.region = 'eu'; SELECT 1
+          C SET
+          T
+          D eu
+          C SELECT 1
+          Z I
+            eu: Q                         ; SELECT 1
+        !server eu timezone
+        Q SELECT 2
+          S TimeZone=Mars
+          T
+          D eu
+          C SELECT 1
+          Z I
+            eu: Q SELECT 2
+        !server eu notice
+            eu: closed: Abrupt
+        Q SELECT 3
+          S TimeZone=UTC
+          T
+          D eu
+          C SELECT 1
+          Z I
+            eu: Q SELECT 3
+    "#]]);
 }
 
 #[test]
@@ -126,5 +413,38 @@ fn an_end_of_work_waits_for_transactions() {
         !drain
         Q SELECT 2
         Q COMMIT
-    ", expect![[""]]);
+    ", expect![[r#"
+        Q SET helios.region = 'eu'; BEGIN; SELECT 1
+          C SET
+          C BEGIN
+          T
+          D eu
+          C SELECT 1
+          Z T
+            eu: Q                         ; BEGIN; SELECT 1
+        b> Q SET helios.region = 'eu'; SELECT 1
+          b: C SET
+          b: T
+          b: D eu
+          b: C SELECT 1
+          b: Z I
+            eu: Q                         ; SELECT 1
+        !drain
+          b: E FATAL 57P01: terminating connection due to administrator command
+          b: closed
+            eu: closed: Terminate
+        Q SELECT 2
+          T
+          D eu
+          C SELECT 1
+          Z T
+            eu: Q SELECT 2
+        Q COMMIT
+          C COMMIT
+          Z I
+            eu: Q COMMIT
+            eu: closed: Terminate
+          E FATAL 57P01: terminating connection due to administrator command
+          closed
+    "#]]);
 }

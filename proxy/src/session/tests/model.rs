@@ -64,7 +64,6 @@ impl Model {
             return self.copy_message(message, extended, answer);
         }
         if self.skipping && message != tag::SYNC && message != tag::TERMINATE {
-            self.log.push(format!("({} skipped)", message as char));
             return;
         }
         match message {
@@ -146,7 +145,8 @@ impl Model {
                 self.log.push("X".into());
                 self.closed = true;
             }
-            other => self.log.push(format!("{}", other as char)),
+            // Flush: this server keeps nothing back.
+            _ => {}
         }
     }
 
@@ -237,7 +237,7 @@ impl Model {
                 self.savepoints.push(word(1));
                 "SAVEPOINT".to_owned()
             }
-            "fail" => return Err(Failure(SqlState::WARNING, "it fails".into())),
+            "select" if word(1) == "fail" => return Err(Failure(SqlState::WARNING, "it fails".into())),
             "copy" if lower.ends_with("stdin") => {
                 self.copying_in = Some(extended);
                 answer.extend_from_slice(&[b'G', 0, 0, 0, 7, 0, 0, 0]);

@@ -14,7 +14,42 @@ fn the_seeds_calls() {
         Q SELECT 2
         Q SET helios.region = 'us'
         Q SELECT 3
-    ", expect![[""]]);
+    ", expect![[r#"
+        Q SET helios.region = 'eu'; SELECT 1
+          C SET
+          T
+          D eu
+          C SELECT 1
+          Z I
+            eu: Q                         ; SELECT 1
+        Q SET helios.region = 'us'; SELECT 1
+          C SET
+          T
+          D us
+          C SELECT 1
+          Z I
+            us: Q                         ; SELECT 1
+        Q SET helios.region = 'antarctica'; SELECT 1
+          audit: denied "antarctica" at Query by residency.unbound
+          C SET
+          E ERROR 42000: blocked: no in-region replica for user
+          Z I
+        Q SELECT 2
+          T
+          D us
+          C SELECT 1
+          Z I
+            us: Q SELECT 2
+        Q SET helios.region = 'us'
+          C SET
+          Z I
+        Q SELECT 3
+          T
+          D us
+          C SELECT 1
+          Z I
+            us: Q SELECT 3
+    "#]]);
 }
 
 #[test]
@@ -30,7 +65,45 @@ fn without_a_region_nothing_is_served_but_what_needs_no_backend() {
         Q RESET ALL
         Q DISCARD ALL
         F
-    ", expect![[""]]);
+    ", expect![[r#"
+        Q SELECT 1
+          audit: denied "" at Query by residency.unbound
+          E ERROR 42000: blocked: no region is set for this session
+          Z I
+        Q
+          I
+          Z I
+        Q SHOW helios.region
+          T
+          D 
+          C SHOW
+          Z I
+        Q SHOW domicile.node
+          T
+          D 
+          C SHOW
+          Z I
+        Q BEGIN
+          C BEGIN
+          Z T
+        Q COMMIT
+          C COMMIT
+          Z I
+        Q ROLLBACK
+          N WARNING 25P01: there is no transaction in progress
+          C ROLLBACK
+          Z I
+        Q RESET ALL
+          C RESET
+          Z I
+        Q DISCARD ALL
+          C DISCARD ALL
+          Z I
+        F
+          audit: denied "" at FunctionCall by residency.unbound
+          E ERROR 42000: blocked: no region is set for this session
+          Z I
+    "#]]);
 }
 
 #[test]
@@ -40,13 +113,41 @@ fn the_default_region_serves_where_no_region_is_required() {
         Q SELECT 1
         Q SET helios.region = ''; SELECT 2
         Q SET helios.region = 'antarctica'; SELECT 2
-    ", expect![[""]]);
+    ", expect![[r#"
+        Q SELECT 1
+          T
+          D us
+          C SELECT 1
+          Z I
+            us: Q SELECT 1
+        Q SET helios.region = ''; SELECT 2
+          C SET
+          T
+          D us
+          C SELECT 1
+          Z I
+            us: Q                       ; SELECT 2
+        Q SET helios.region = 'antarctica'; SELECT 2
+          audit: denied "antarctica" at Query by residency.unbound
+          C SET
+          E ERROR 42000: blocked: no in-region replica for user
+          Z I
+    "#]]);
 }
 
 #[test]
 fn a_dry_run_serves_and_says_so() {
     let source = crate::policy::Source { enforce: false, default_region: Some("us".into()), ..source() };
-    check(Setup { source, ..transaction_mode() }, "Q SET helios.region = 'antarctica'; SELECT 2", expect![[""]]);
+    check(Setup { source, ..transaction_mode() }, "Q SET helios.region = 'antarctica'; SELECT 2", expect![[r#"
+        Q SET helios.region = 'antarctica'; SELECT 2
+          audit: would block "antarctica" at Query by residency.unbound
+          C SET
+          T
+          D us
+          C SELECT 1
+          Z I
+            us: Q                                 ; SELECT 2
+    "#]]);
 }
 
 #[test]
@@ -58,16 +159,83 @@ fn a_grant_is_never_left() {
         Q SET helios.region = 'us'; SELECT 1
         Q SELECT set_config('helios.region', 'us', false)
         Q SHOW helios.region
-    ", expect![[""]]);
+    ", expect![[r#"
+        Q SELECT 1
+          T
+          D eu
+          C SELECT 1
+          Z I
+            eu: Q SELECT 1
+        Q SET helios.region = 'us'
+          audit: denied "us" at Query by residency.bind[0]
+          E ERROR 42501: permission denied for region "us"
+          Z I
+        Q SELECT 1; SET helios.region = 'us'
+          audit: denied "us" at Query by residency.bind[0]
+          E ERROR 42501: permission denied for region "us"
+          Z I
+        Q SET helios.region = 'us'; SELECT 1
+          audit: denied "us" at Query by residency.bind[0]
+          E ERROR 42501: permission denied for region "us"
+          Z I
+        Q SELECT set_config('helios.region', 'us', false)
+          audit: denied "us" at Query by residency.bind[0]
+          E ERROR 42501: permission denied for region "us"
+          Z I
+        Q SHOW helios.region
+          T
+          D eu
+          C SHOW
+          Z I
+    "#]]);
 }
 
 #[test]
 fn answers_stand_in_the_order_of_their_statements() {
     check(transaction_mode(), "
         Q SET helios.region = 'eu'; SHOW helios.region; SELECT 1; SET helios.region = 'eu'; SHOW domicile.region; SELECT 2; RESET foo
-        Q SELECT 1; SHOW helios.region; FAIL; SHOW helios.region; SELECT 2
+        Q SELECT 1; SHOW helios.region; SELECT fail; SHOW helios.region; SELECT 2
         Q SELECT set_config('helios.region', 'us', false) AS x; SELECT 1
-    ", expect![[""]]);
+    ", expect![[r#"
+        Q SET helios.region = 'eu'; SHOW helios.region; SELECT 1; SET helios.region = 'eu'; SHOW domicile.region; SELECT 2; RESET foo
+          C SET
+          T
+          D eu
+          C SHOW
+          T
+          D eu
+          C SELECT 1
+          C SET
+          T
+          D eu
+          C SHOW
+          T
+          D eu
+          C SELECT 1
+          C RESET
+          Z I
+            eu: Q                         ;                   ; SELECT 1;                         ;                     ; SELECT 2; RESET foo
+            eu: Q DISCARD ALL
+        Q SELECT 1; SHOW helios.region; SELECT fail; SHOW helios.region; SELECT 2
+          T
+          D eu
+          C SELECT 1
+          T
+          D eu
+          C SHOW
+          E ERROR 01000: it fails
+          Z I
+            eu: Q SELECT 1;                   ; SELECT fail;                   ; SELECT 2
+        Q SELECT set_config('helios.region', 'us', false) AS x; SELECT 1
+          T
+          D us
+          C SELECT 1
+          T
+          D us
+          C SELECT 1
+          Z I
+            us: Q                                                     ; SELECT 1
+    "#]]);
 }
 
 #[test]
@@ -78,14 +246,38 @@ fn the_region_changes_only_before_the_first_statement() {
         Q SET work_mem = '1'; SET helios.region = 'us'; SELECT 2
         Q SELECT 1; COMMIT; SET helios.region = 'eu'
         Q SHOW helios.region
-    ", expect![[""]]);
+    ", expect![[r#"
+        Q SET helios.region = 'eu'
+          C SET
+          Z I
+        Q SELECT 1; SET helios.region = 'us'; SELECT 2
+          E ERROR 25001: the region cannot change after a statement of the transaction has run (HINT)
+          Z I
+        Q SET work_mem = '1'; SET helios.region = 'us'; SELECT 2
+          C SET
+          C SET
+          T
+          D us
+          C SELECT 1
+          Z I
+            us: Q SET work_mem = '1';                         ; SELECT 2
+            us: Q DISCARD ALL
+        Q SELECT 1; COMMIT; SET helios.region = 'eu'
+          E ERROR 25001: the region cannot change after a statement of the transaction has run (HINT)
+          Z I
+        Q SHOW helios.region
+          T
+          D us
+          C SHOW
+          Z I
+    "#]]);
 }
 
 #[test]
 fn a_failed_message_undoes_its_settings() {
     check(transaction_mode(), "
         Q SET helios.region = 'eu'
-        Q SET helios.region = 'us'; FAIL
+        Q SET helios.region = 'us'; SELECT fail
         Q SHOW helios.region
         Q SET helios.region = 'us'; SET LOCAL helios.region = 'eu'; SELECT 1
         Q SHOW helios.region
@@ -94,7 +286,54 @@ fn a_failed_message_undoes_its_settings() {
         Q RESET helios.region
         Q SET helios.region TO DEFAULT
         Q SHOW helios.region
-    ", expect![[""]]);
+    ", expect![[r#"
+        Q SET helios.region = 'eu'
+          C SET
+          Z I
+        Q SET helios.region = 'us'; SELECT fail
+          C SET
+          E ERROR 01000: it fails
+          Z I
+            us: Q                         ; SELECT fail
+        Q SHOW helios.region
+          T
+          D eu
+          C SHOW
+          Z I
+        Q SET helios.region = 'us'; SET LOCAL helios.region = 'eu'; SELECT 1
+          C SET
+          C SET
+          T
+          D eu
+          C SELECT 1
+          Z I
+            eu: Q                         ;                               ; SELECT 1
+        Q SHOW helios.region
+          T
+          D us
+          C SHOW
+          Z I
+        Q SET LOCAL helios.region = 'eu'
+          N WARNING 25P01: SET LOCAL can only be used in transaction blocks
+          C SET
+          Z I
+        Q SHOW helios.region
+          T
+          D us
+          C SHOW
+          Z I
+        Q RESET helios.region
+          C RESET
+          Z I
+        Q SET helios.region TO DEFAULT
+          C SET
+          Z I
+        Q SHOW helios.region
+          T
+          D 
+          C SHOW
+          Z I
+    "#]]);
 }
 
 #[test]
@@ -106,7 +345,26 @@ fn texts_that_cannot_be_read_go_nowhere() {
         Q SET standard_conforming_strings = off
         Q SET client_encoding = 'SJIS'
         Q SELECT set_config('helios.region', 'us', false), 1
-    ", expect![[""]]);
+    ", expect![[r#"
+        Q SET helios.region = 'eu'
+          C SET
+          Z I
+        Q SELEC 1; SELECT 2
+          E ERROR 42601: syntax error at or near "SELEC"
+          Z I
+        Q SET helios.region =
+          E ERROR 42601: syntax error at end of input
+          Z I
+        Q SET standard_conforming_strings = off
+          E ERROR 22023: invalid value for parameter "standard_conforming_strings": "off" (HINT)
+          Z I
+        Q SET client_encoding = 'SJIS'
+          E ERROR 22023: invalid value for parameter "client_encoding": "SJIS" (HINT)
+          Z I
+        Q SELECT set_config('helios.region', 'us', false), 1
+          E ERROR 0A000: set_config of the region is not supported in this form (HINT)
+          Z I
+    "#]]);
 }
 
 #[test]
@@ -119,7 +377,32 @@ fn a_transaction_pool_refuses_what_it_cannot_keep() {
         Q DECLARE c CURSOR WITH HOLD FOR SELECT 1
         Q SELECT pg_advisory_lock(1)
         Q SELECT pg_advisory_xact_lock(1)
-    ", expect![[""]]);
+    ", expect![[r#"
+        Q SET helios.region = 'eu'
+          C SET
+          Z I
+        Q PREPARE p AS SELECT 1
+          E ERROR 0A000: PREPARE and EXECUTE are not supported in transaction pooling mode (HINT)
+          Z I
+        Q LISTEN c
+          E ERROR 0A000: LISTEN and UNLISTEN are not supported in transaction pooling mode (HINT)
+          Z I
+        Q CREATE TEMP TABLE t (i int)
+          E ERROR 0A000: temporary tables are not supported in transaction pooling mode (HINT)
+          Z I
+        Q DECLARE c CURSOR WITH HOLD FOR SELECT 1
+          E ERROR 0A000: cursors WITH HOLD are not supported in transaction pooling mode (HINT)
+          Z I
+        Q SELECT pg_advisory_lock(1)
+          E ERROR 0A000: session-level advisory locks are not supported in transaction pooling mode (HINT)
+          Z I
+        Q SELECT pg_advisory_xact_lock(1)
+          T
+          D eu
+          C SELECT 1
+          Z I
+            eu: Q SELECT pg_advisory_xact_lock(1)
+    "#]]);
 }
 
 #[test]
@@ -128,7 +411,28 @@ fn what_was_left_behind_is_reset_before_anyone_else_gets_the_backend() {
         Q SET helios.region = 'eu'; SET work_mem = '1'
         b> Q SET helios.region = 'eu'; SELECT 1
         Q SELECT set_config('work_mem', '1', false)
-    ", expect![[""]]);
+    ", expect![[r#"
+        Q SET helios.region = 'eu'; SET work_mem = '1'
+          C SET
+          C SET
+          Z I
+            eu: Q                         ; SET work_mem = '1'
+            eu: Q DISCARD ALL
+        b> Q SET helios.region = 'eu'; SELECT 1
+          b: C SET
+          b: T
+          b: D eu
+          b: C SELECT 1
+          b: Z I
+            eu: Q                         ; SELECT 1
+        Q SELECT set_config('work_mem', '1', false)
+          T
+          D eu
+          C SELECT 1
+          Z I
+            eu: Q SELECT set_config('work_mem', '1', false)
+            eu: Q DISCARD ALL
+    "#]]);
 }
 
 #[test]
@@ -142,15 +446,96 @@ fn copy_in_and_out() {
         Q SET helios.region = 'antarctica'; COPY t FROM STDIN
         d 1 | c
         Q SET helios.region = 'antarctica'; COPY t TO STDOUT
-    ", expect![[""]]);
+    ", expect![[r#"
+        d stray
+        Q SET helios.region = 'eu'; COPY t FROM STDIN
+          C SET
+          G
+            eu: Q                         ; COPY t FROM STDIN
+        d 1 | d 2 | c
+          C COPY 1
+          Z I
+            eu: d
+            eu: d
+            eu: c
+        Q COPY t FROM STDIN | d 1 | f no
+          G
+          E ERROR 57014: COPY from stdin failed
+          Z I
+            eu: Q COPY t FROM STDIN
+            eu: d
+            eu: f
+        Q COPY t TO STDOUT
+          H
+          d
+          c
+          C COPY 1
+          Z I
+            eu: Q COPY t TO STDOUT
+        Q SET helios.region = 'antarctica'; COPY t FROM STDIN
+          audit: denied "antarctica" at Query by residency.unbound
+          C SET
+          E ERROR 42000: blocked: no in-region replica for user
+          Z I
+        d 1 | c
+        Q SET helios.region = 'antarctica'; COPY t TO STDOUT
+          audit: denied "antarctica" at Query by residency.unbound
+          C SET
+          E ERROR 42000: blocked: no in-region replica for user
+          Z I
+    "#]]);
 }
 
 #[test]
 fn queries_may_be_sent_without_waiting() {
     check(transaction_mode(), "
         Q SET helios.region = 'eu'
-        Q SELECT 1 | Q SELECT 2 | Q SET helios.region = 'us' | Q SELECT 3 | Q BEGIN | Q SELECT 4 | Q FAIL | Q SELECT 5 | Q ROLLBACK | Q SELECT 6
-    ", expect![[""]]);
+        Q SELECT 1 | Q SELECT 2 | Q SET helios.region = 'us' | Q SELECT 3 | Q BEGIN | Q SELECT 4 | Q SELECT fail | Q SELECT 5 | Q ROLLBACK | Q SELECT 6
+    ", expect![[r#"
+        Q SET helios.region = 'eu'
+          C SET
+          Z I
+        Q SELECT 1 | Q SELECT 2 | Q SET helios.region = 'us' | Q SELECT 3 | Q BEGIN | Q SELECT 4 | Q SELECT fail | Q SELECT 5 | Q ROLLBACK | Q SELECT 6
+          T
+          D eu
+          C SELECT 1
+          Z I
+          T
+          D eu
+          C SELECT 1
+          Z I
+          C SET
+          Z I
+          T
+          D us
+          C SELECT 1
+          Z I
+          C BEGIN
+          Z T
+          T
+          D us
+          C SELECT 1
+          Z T
+          E ERROR 01000: it fails
+          Z E
+          E ERROR 25P02: aborted (says the server)
+          Z E
+          C ROLLBACK
+          Z I
+          T
+          D us
+          C SELECT 1
+          Z I
+            eu: Q SELECT 1
+            eu: Q SELECT 2
+            us: Q SELECT 3
+            us: Q BEGIN
+            us: Q SELECT 4
+            us: Q SELECT fail
+            us: Q SELECT 5
+            us: Q ROLLBACK
+            us: Q SELECT 6
+    "#]]);
 }
 
 #[test]
@@ -164,5 +549,42 @@ fn session_mode_keeps_the_backend_and_resets_it() {
         Q SET helios.region = 'us'
         Q SELECT 3
         X
-    ", expect![[""]]);
+    ", expect![[r#"
+        Q SET helios.region = 'eu'; SELECT 1
+          C SET
+          T
+          D eu
+          C SELECT 1
+          Z I
+            eu: Q                         ; SELECT 1
+        Q SET work_mem = '1'
+          C SET
+          Z I
+            eu: Q SET work_mem = '1'
+        Q RESET ALL
+          C RESET
+          Z I
+        Q SELECT 2
+          audit: denied "" at Query by residency.unbound
+          E ERROR 42000: blocked: no region is set for this session
+          Z I
+        Q DISCARD ALL
+          audit: denied "" at Query by residency.unbound
+          E ERROR 42000: blocked: no region is set for this session
+          Z I
+        Q SET helios.region = 'us'
+          C SET
+          Z I
+        Q SELECT 3
+          N NOTICE 00000: the session leaves its region; prepared statements, temporary tables and settings made there are gone
+          T
+          D us
+          C SELECT 1
+          Z I
+            eu: Q DISCARD ALL
+            us: Q SELECT 3
+        X
+          closed
+            us: Q DISCARD ALL
+    "#]]);
 }

@@ -17,7 +17,62 @@ fn begin_waits_for_the_first_statement() {
         Q COMMIT
         Q START TRANSACTION; SET helios.region = 'us'; SELECT 1; COMMIT
         Q SHOW helios.region
-    ", expect![[""]]);
+    ", expect![[r#"
+        Q BEGIN
+          C BEGIN
+          Z T
+        Q SET LOCAL helios.region = 'eu'
+          C SET
+          Z T
+        Q SELECT 1
+          T
+          D eu
+          C SELECT 1
+          Z T
+            eu: Q BEGIN
+            eu: Q SELECT 1
+        Q SELECT 2
+          T
+          D eu
+          C SELECT 1
+          Z T
+            eu: Q SELECT 2
+        Q COMMIT
+          C COMMIT
+          Z I
+            eu: Q COMMIT
+        Q SHOW helios.region
+          T
+          D 
+          C SHOW
+          Z I
+        Q BEGIN; SET LOCAL helios.region = 'us'; SELECT 1
+          C BEGIN
+          C SET
+          T
+          D us
+          C SELECT 1
+          Z T
+            us: Q BEGIN;                               ; SELECT 1
+        Q COMMIT
+          C COMMIT
+          Z I
+            us: Q COMMIT
+        Q START TRANSACTION; SET helios.region = 'us'; SELECT 1; COMMIT
+          C BEGIN
+          C SET
+          T
+          D us
+          C SELECT 1
+          C COMMIT
+          Z I
+            us: Q START TRANSACTION;                         ; SELECT 1; COMMIT
+        Q SHOW helios.region
+          T
+          D us
+          C SHOW
+          Z I
+    "#]]);
 }
 
 #[test]
@@ -33,7 +88,45 @@ fn a_block_fails_the_transaction_and_rollback_ends_it() {
         Q COMMIT
         Q SHOW helios.region
         Q SET helios.region = 'eu'; SELECT 3
-    ", expect![[""]]);
+    ", expect![[r#"
+        Q BEGIN
+          C BEGIN
+          Z T
+        Q SET helios.region = 'antarctica'
+          C SET
+          Z T
+        Q SELECT 1
+          audit: denied "antarctica" at Query by residency.unbound
+          E ERROR 42000: blocked: no in-region replica for user
+          Z E
+        Q SELECT 2
+          E ERROR 25P02: current transaction is aborted, commands ignored until end of transaction block
+          Z E
+        Q SHOW helios.region
+          E ERROR 25P02: current transaction is aborted, commands ignored until end of transaction block
+          Z E
+        Q SAVEPOINT s
+          E ERROR 25P02: current transaction is aborted, commands ignored until end of transaction block
+          Z E
+        Q ROLLBACK TO s
+          E ERROR 3B001: savepoint "s" does not exist
+          Z E
+        Q COMMIT
+          C ROLLBACK
+          Z I
+        Q SHOW helios.region
+          T
+          D 
+          C SHOW
+          Z I
+        Q SET helios.region = 'eu'; SELECT 3
+          C SET
+          T
+          D eu
+          C SELECT 1
+          Z I
+            eu: Q                         ; SELECT 3
+    "#]]);
 }
 
 #[test]
@@ -43,7 +136,25 @@ fn a_block_in_the_message_that_begins_the_transaction() {
         Q SELECT 1
         Q ROLLBACK
         Q SHOW helios.region
-    ", expect![[""]]);
+    ", expect![[r#"
+        Q BEGIN; SET helios.region = 'antarctica'; SELECT 1
+          audit: denied "antarctica" at Query by residency.unbound
+          C BEGIN
+          C SET
+          E ERROR 42000: blocked: no in-region replica for user
+          Z E
+        Q SELECT 1
+          E ERROR 25P02: current transaction is aborted, commands ignored until end of transaction block
+          Z E
+        Q ROLLBACK
+          C ROLLBACK
+          Z I
+        Q SHOW helios.region
+          T
+          D 
+          C SHOW
+          Z I
+    "#]]);
 }
 
 #[test]
@@ -67,7 +178,90 @@ fn a_refusal_inside_an_open_transaction_leaves_the_backend_waiting_for_rollback(
         Q SET helios.region = 'us'
         Q ROLLBACK AND CHAIN
         Q COMMIT
-    ", expect![[""]]);
+    ", expect![[r#"
+        Q SET helios.region = 'eu'
+          C SET
+          Z I
+        Q BEGIN
+          C BEGIN
+          Z T
+        Q SELECT 1
+          T
+          D eu
+          C SELECT 1
+          Z T
+            eu: Q BEGIN
+            eu: Q SELECT 1
+        Q SAVEPOINT s
+          C SAVEPOINT
+          Z T
+            eu: Q SAVEPOINT s
+        Q SET helios.region = 'us'
+          E ERROR 25001: the region cannot change after a statement of the transaction has run (HINT)
+          Z E
+        Q SELECT 2
+          E ERROR 25P02: current transaction is aborted, commands ignored until end of transaction block
+          Z E
+        Q ROLLBACK TO s
+          C ROLLBACK
+          Z T
+            eu: Q ROLLBACK TO s
+        Q SELECT 3
+          T
+          D eu
+          C SELECT 1
+          Z T
+            eu: Q SELECT 3
+        Q SET helios.region = 'us'
+          E ERROR 25001: the region cannot change after a statement of the transaction has run (HINT)
+          Z E
+        Q COMMIT
+          C ROLLBACK
+          Z I
+            eu: Q ROLLBACK
+        Q SELECT 4
+          T
+          D eu
+          C SELECT 1
+          Z I
+            eu: Q SELECT 4
+        Q BEGIN; SELECT 1
+          C BEGIN
+          T
+          D eu
+          C SELECT 1
+          Z T
+            eu: Q BEGIN; SELECT 1
+        Q SET helios.region = 'us'
+          E ERROR 25001: the region cannot change after a statement of the transaction has run (HINT)
+          Z E
+        Q ROLLBACK; SELECT 5
+          C ROLLBACK
+          T
+          D eu
+          C SELECT 1
+          Z I
+            eu: Q ROLLBACK
+            eu: Q         ; SELECT 5
+        Q BEGIN; SELECT 1
+          C BEGIN
+          T
+          D eu
+          C SELECT 1
+          Z T
+            eu: Q BEGIN; SELECT 1
+        Q SET helios.region = 'us'
+          E ERROR 25001: the region cannot change after a statement of the transaction has run (HINT)
+          Z E
+        Q ROLLBACK AND CHAIN
+          C ROLLBACK
+          Z T
+            eu: Q ROLLBACK AND CHAIN
+        Q COMMIT
+          C COMMIT
+          Z I
+            eu: Q COMMIT
+    "#]]);
 }
 
 #[test]
@@ -75,12 +269,41 @@ fn errors_of_the_server_are_the_servers() {
     check(transaction_mode(), "
         Q SET helios.region = 'eu'
         Q BEGIN
-        Q FAIL
+        Q SELECT fail
         Q SELECT 1
         Q SET helios.region = 'eu'
         Q COMMIT
         Q SELECT 2
-    ", expect![[""]]);
+    ", expect![[r#"
+        Q SET helios.region = 'eu'
+          C SET
+          Z I
+        Q BEGIN
+          C BEGIN
+          Z T
+        Q SELECT fail
+          E ERROR 01000: it fails
+          Z E
+            eu: Q BEGIN
+            eu: Q SELECT fail
+        Q SELECT 1
+          E ERROR 25P02: aborted (says the server)
+          Z E
+            eu: Q SELECT 1
+        Q SET helios.region = 'eu'
+          E ERROR 25P02: current transaction is aborted, commands ignored until end of transaction block
+          Z E
+        Q COMMIT
+          C ROLLBACK
+          Z I
+            eu: Q COMMIT
+        Q SELECT 2
+          T
+          D eu
+          C SELECT 1
+          Z I
+            eu: Q SELECT 2
+    "#]]);
 }
 
 #[test]
@@ -97,7 +320,61 @@ fn savepoints_and_set_local() {
         Q BEGIN; SET LOCAL helios.region = 'us'; SELECT 1
         Q COMMIT; SELECT 2
         Q ROLLBACK
-    ", expect![[""]]);
+    ", expect![[r#"
+        Q SET helios.region = 'eu'
+          C SET
+          Z I
+        Q BEGIN; SET LOCAL helios.region = 'us'; SAVEPOINT s; SET helios.region = 'us'; ROLLBACK TO s
+          C BEGIN
+          C SET
+          C SAVEPOINT
+          C SET
+          C ROLLBACK
+          Z T
+            us: Q BEGIN;                               ; SAVEPOINT s;                         ; ROLLBACK TO s
+        Q COMMIT
+          C COMMIT
+          Z I
+            us: Q COMMIT
+        Q SHOW helios.region
+          T
+          D eu
+          C SHOW
+          Z I
+        Q BEGIN; SET LOCAL helios.region = 'us'; SELECT 1
+          C BEGIN
+          C SET
+          T
+          D us
+          C SELECT 1
+          Z T
+            us: Q BEGIN;                               ; SELECT 1
+        Q COMMIT AND CHAIN
+          E ERROR 0A000: the end of this transaction changes the region, and statements that follow it would run in another one (HINT)
+          Z E
+        Q ROLLBACK
+          C ROLLBACK
+          Z I
+            us: Q ROLLBACK
+        Q BEGIN; SET LOCAL helios.region = 'us'; SELECT 1; COMMIT; SELECT 2
+          E ERROR 0A000: the end of this transaction changes the region, and statements that follow it would run in another one (HINT)
+          Z I
+        Q BEGIN; SET LOCAL helios.region = 'us'; SELECT 1
+          C BEGIN
+          C SET
+          T
+          D us
+          C SELECT 1
+          Z T
+            us: Q BEGIN;                               ; SELECT 1
+        Q COMMIT; SELECT 2
+          E ERROR 0A000: the end of this transaction changes the region, and statements that follow it would run in another one (HINT)
+          Z E
+        Q ROLLBACK
+          C ROLLBACK
+          Z I
+            us: Q ROLLBACK
+    "#]]);
 }
 
 #[test]
@@ -118,7 +395,69 @@ fn transactions_that_no_backend_sees() {
         Q BEGIN
         Q COMMIT AND CHAIN
         Q ROLLBACK
-    ", expect![[""]]);
+    ", expect![[r#"
+        Q BEGIN
+          C BEGIN
+          Z T
+        Q BEGIN
+          N WARNING 25001: there is already a transaction in progress
+          C BEGIN
+          Z T
+        Q SET helios.region = 'eu'
+          C SET
+          Z T
+        Q ROLLBACK
+          C ROLLBACK
+          Z I
+        Q SHOW helios.region
+          T
+          D 
+          C SHOW
+          Z I
+        Q BEGIN; SET helios.region = 'eu'; COMMIT
+          C BEGIN
+          C SET
+          C COMMIT
+          Z I
+        Q SHOW helios.region
+          T
+          D eu
+          C SHOW
+          Z I
+        Q BEGIN; COMMIT; SELECT 1
+          C BEGIN
+          C COMMIT
+          T
+          D eu
+          C SELECT 1
+          Z I
+            eu: Q      ;       ; SELECT 1
+        Q BEGIN
+          C BEGIN
+          Z T
+        Q SET LOCAL helios.region = 'us'
+          C SET
+          Z T
+        Q COMMIT; SELECT 1
+          C COMMIT
+          T
+          D eu
+          C SELECT 1
+          Z I
+            eu: Q       ; SELECT 1
+        Q COMMIT AND CHAIN
+          E ERROR 25P01: COMMIT AND CHAIN can only be used in transaction blocks
+          Z I
+        Q BEGIN
+          C BEGIN
+          Z T
+        Q COMMIT AND CHAIN
+          C COMMIT
+          Z T
+        Q ROLLBACK
+          C ROLLBACK
+          Z I
+    "#]]);
 }
 
 #[test]
@@ -130,7 +469,31 @@ fn set_transaction_waits_with_begin() {
         Q SET LOCAL helios.region = 'us'
         Q SELECT 1
         Q COMMIT
-    ", expect![[""]]);
+    ", expect![[r#"
+        Q SET helios.region = 'eu'
+          C SET
+          Z I
+        Q BEGIN ISOLATION LEVEL SERIALIZABLE
+          C BEGIN
+          Z T
+        Q SET TRANSACTION READ ONLY
+          C SET
+          Z T
+        Q SET LOCAL helios.region = 'us'
+          C SET
+          Z T
+        Q SELECT 1
+          T
+          D us
+          C SELECT 1
+          Z T
+            us: Q BEGIN ISOLATION LEVEL SERIALIZABLE;SET TRANSACTION READ ONLY
+            us: Q SELECT 1
+        Q COMMIT
+          C COMMIT
+          Z I
+            us: Q COMMIT
+    "#]]);
 }
 
 #[test]
@@ -142,7 +505,34 @@ fn settings_of_others_before_the_first_statement() {
         Q BEGIN
         Q SET work_mem = '1'
         Q COMMIT
-    ", expect![[""]]);
+    ", expect![[r#"
+        Q SET helios.region = 'eu'
+          C SET
+          Z I
+        Q BEGIN
+          C BEGIN
+          Z T
+        Q SET work_mem = '1'; COMMIT
+          C SET
+          C COMMIT
+          Z I
+            eu: Q BEGIN
+            eu: Q SET work_mem = '1'; COMMIT
+            eu: Q DISCARD ALL
+        Q BEGIN
+          C BEGIN
+          Z T
+        Q SET work_mem = '1'
+          C SET
+          Z T
+            eu: Q BEGIN
+            eu: Q SET work_mem = '1'
+        Q COMMIT
+          C COMMIT
+          Z I
+            eu: Q COMMIT
+            eu: Q DISCARD ALL
+    "#]]);
 }
 
 #[test]
@@ -163,7 +553,68 @@ fn a_grant_that_shrinks_under_an_open_transaction() {
         Q SELECT 4
         Q SET helios.region = 'us'
         Q SELECT 5
-    ", expect![[""]]);
+    ", expect![[r#"
+        Q BEGIN
+          C BEGIN
+          Z T
+        Q SELECT 1
+          T
+          D eu
+          C SELECT 1
+          Z T
+            eu: Q BEGIN
+            eu: Q SELECT 1
+        !grant us
+        Q SELECT 2
+          audit: denied "eu" at Query by residency.bind[0]
+          E ERROR 42501: permission denied for region "eu"
+          Z E
+        Q COMMIT
+          C ROLLBACK
+          Z I
+            eu: Q ROLLBACK
+        Q BEGIN; SET helios.region = 'us'; SELECT 3
+          C BEGIN
+          C SET
+          T
+          D us
+          C SELECT 1
+          Z T
+            us: Q BEGIN;                         ; SELECT 3
+        Q COMMIT
+          C COMMIT
+          Z I
+            us: Q COMMIT
+        !grant eu us
+        Q SET helios.region = 'eu'
+          C SET
+          Z I
+        Q BEGIN; SELECT 1
+          C BEGIN
+          T
+          D eu
+          C SELECT 1
+          Z T
+            eu: Q BEGIN; SELECT 1
+        !grant us
+        Q ROLLBACK
+          C ROLLBACK
+          Z I
+            eu: Q ROLLBACK
+        Q SELECT 4
+          audit: denied "eu" at Query by residency.bind[0]
+          E ERROR 42501: permission denied for region "eu"
+          Z I
+        Q SET helios.region = 'us'
+          C SET
+          Z I
+        Q SELECT 5
+          T
+          D us
+          C SELECT 1
+          Z I
+            us: Q SELECT 5
+    "#]]);
 }
 
 #[test]
@@ -175,5 +626,40 @@ fn session_mode_waits_with_begin_too() {
         Q SELECT 2
         Q COMMIT
         Q SELECT 3
-    ", expect![[""]]);
+    ", expect![[r#"
+        Q SET helios.region = 'eu'; SELECT 1
+          C SET
+          T
+          D eu
+          C SELECT 1
+          Z I
+            eu: Q                         ; SELECT 1
+        Q BEGIN
+          C BEGIN
+          Z T
+        Q SET LOCAL helios.region = 'us'
+          C SET
+          Z T
+        Q SELECT 2
+          N NOTICE 00000: the session leaves its region; prepared statements, temporary tables and settings made there are gone
+          T
+          D us
+          C SELECT 1
+          Z T
+            eu: Q DISCARD ALL
+            us: Q BEGIN
+            us: Q SELECT 2
+        Q COMMIT
+          C COMMIT
+          Z I
+            us: Q COMMIT
+        Q SELECT 3
+          N NOTICE 00000: the session leaves its region; prepared statements, temporary tables and settings made there are gone
+          T
+          D eu
+          C SELECT 1
+          Z I
+            eu: Q SELECT 3
+            us: Q DISCARD ALL
+    "#]]);
 }

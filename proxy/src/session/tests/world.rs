@@ -67,11 +67,21 @@ pub(super) fn bound_to(regions: &[&str]) -> Source {
 pub(super) fn check(setup: Setup, script: &str, expect: Expect) {
     let whole = World::new(&setup).play(script, Cut::Whole);
     expect.assert_eq(&whole);
-    assert_eq!(whole, World::new(&setup).play(script, Cut::OneByOne), "delivered byte by byte");
+    assert_same(&whole, &World::new(&setup).play(script, Cut::OneByOne), "delivered byte by byte");
     let longest = script.lines().map(|line| encode_line(line).1.len()).max().unwrap_or(0);
     for at in 1..longest {
-        assert_eq!(whole, World::new(&setup).play(script, Cut::At(at)), "cut at byte {at}");
+        assert_same(&whole, &World::new(&setup).play(script, Cut::At(at)), &format!("cut at byte {at}"));
     }
+}
+
+/// Compares what was said line by line, and shows the place where it parts.
+pub(super) fn assert_same(whole: &str, cut: &str, how: &str) {
+    if whole == cut {
+        return;
+    }
+    let same = whole.lines().zip(cut.lines()).take_while(|(one, other)| one == other).count();
+    let part = |said: &str| said.lines().skip(same.saturating_sub(12)).take(20).collect::<Vec<_>>().join("\n");
+    panic!("{how}:\n{}\n--- but ---\n{}", part(whole), part(cut));
 }
 
 pub(super) struct World {
@@ -162,7 +172,9 @@ impl World {
         let (verb, rest) = act.split_once(' ').unwrap_or((act, ""));
         match verb {
             "kill" => {
-                let dead: Vec<BackendKey> = self.servers.iter().filter(|(_, model)| model.region == rest).map(|(key, _)| *key).collect();
+                let dead = self.servers.iter().filter(|(_, model)| model.region == rest);
+                let mut dead: Vec<BackendKey> = dead.map(|(key, _)| *key).collect();
+                dead.sort_by_key(|key| key.index);
                 for key in dead {
                     self.servers.remove(&key);
                     self.core.backend_closed(key, &mut self.out);

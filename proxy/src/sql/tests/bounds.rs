@@ -32,8 +32,13 @@ fn deep_nesting_overflows_nothing() {
     check_deep(format!(";SELECT 1{}", "::int".repeat(30_000)), "other");
     check_deep(format!(";SELECT a{}", "[1]".repeat(40_000)), "other");
     check_deep(format!(";SELECT 1 IN (1{})", ",1".repeat(80_000)), "other");
-    check_deep(format!("SELECT {} set_config('helios.region', 'eu', false)", "NOT ".repeat(10)), "refused 0A000");
-    check_deep(format!("SELECT {}set_config('helios.region', 'eu', false){}", "(".repeat(4_000), ")".repeat(4_000)), "refused 0A000");
+    check_deep(format!("SELECT {} set_config('helios.region', 'eu', false)", "NOT ".repeat(15)), "refused 0A000");
+    check_deep(format!("{} set_config('helios.region', 'eu', false){}", "SELECT (".repeat(5), ")".repeat(5)), "refused 0A000");
+    check_deep(format!("SELECT {}set_config('helios.region', 'eu', false){}", "f(".repeat(5), ")".repeat(5)), "refused 0A000");
+    check_deep(
+        format!("SELECT {}set_config('helios.region', 'eu', false){}", "(".repeat(4_000), ")".repeat(4_000)),
+        "refused 0A000",
+    );
     check_deep(format!("PREPARE p AS SELECT {}1", "NOT ".repeat(4_000)), "other, Prepare");
     check_deep(nested("set_config('a','b',", ")", 500), "54001");
 }

@@ -57,8 +57,8 @@ const AROUND: &[&str] = &["", " ", "\n", ";", "; ", "/* é */", "-- é\n", ";;",
 /// A remarkable statement in random case, with random white space and comments, and things before and after it.
 fn remarkable() -> impl Strategy<Value = String> {
     let gaps = prop::collection::vec(select(GAPS), 40);
-    (select(REMARKABLE), gaps, any::<u64>(), select(AROUND), select(&["", ";", " ", "\n-- é", ";SELECT 1", "; \n;"][..])).prop_map(
-        |(statement, gaps, cases, before, after)| {
+    (select(REMARKABLE), gaps, any::<u64>(), select(AROUND), select(&["", ";", " ", "\n-- é", ";SELECT 1", "; \n;"][..]))
+        .prop_map(|(statement, gaps, cases, before, after)| {
             let mut text = before.to_owned();
             for (number, (word, gap)) in statement.split(' ').zip(gaps).enumerate() {
                 text.push_str(if number == 0 { "" } else { gap });
@@ -68,16 +68,64 @@ fn remarkable() -> impl Strategy<Value = String> {
                 }));
             }
             text + after
-        },
-    )
+        })
 }
 
 /// Any row of what the scanner tells apart.
 fn soup() -> impl Strategy<Value = String> {
     const PIECES: &[&str] = &[
-        "SET ", "RESET ", "helios.region", "set_config", "(", ")", "'", "''", "\"", "$$", "$a$", ";", "--", "/*", "*/", "\n", " ", "=", "é", "🙂",
-        "E'", "U&'", "U&\"", "\\", "1", "a", ",", "SELECT ", "BEGIN", "END", "TEMP ", "INTO ", "PREPARE ", "AS ", "EXECUTE ", "EXPLAIN ", "UESCAPE ",
-        ".", "pg_temp", "::", "=>", "+", "[", "]", "$1", "CREATE ", "WITH ", "HOLD ", "DECLARE ", "CURSOR ", "\u{feff}", "true",
+        "SET ",
+        "RESET ",
+        "helios.region",
+        "set_config",
+        "(",
+        ")",
+        "'",
+        "''",
+        "\"",
+        "$$",
+        "$a$",
+        ";",
+        "--",
+        "/*",
+        "*/",
+        "\n",
+        " ",
+        "=",
+        "é",
+        "🙂",
+        "E'",
+        "U&'",
+        "U&\"",
+        "\\",
+        "1",
+        "a",
+        ",",
+        "SELECT ",
+        "BEGIN",
+        "END",
+        "TEMP ",
+        "INTO ",
+        "PREPARE ",
+        "AS ",
+        "EXECUTE ",
+        "EXPLAIN ",
+        "UESCAPE ",
+        ".",
+        "pg_temp",
+        "::",
+        "=>",
+        "+",
+        "[",
+        "]",
+        "$1",
+        "CREATE ",
+        "WITH ",
+        "HOLD ",
+        "DECLARE ",
+        "CURSOR ",
+        "\u{feff}",
+        "true",
     ];
     prop::collection::vec(select(PIECES), 0..30).prop_map(|pieces| pieces.concat())
 }
@@ -115,7 +163,10 @@ proptest! {
     }
 
     #[test]
-    fn bytes_of_any_encoding_are_answered(text in soup(), bytes in prop::collection::vec((any::<prop::sample::Index>(), 0x80_u8..), 0..4)) {
+    fn bytes_of_any_encoding_are_answered(
+        text in soup(),
+        bytes in prop::collection::vec((any::<prop::sample::Index>(), 0x80_u8..), 0..4),
+    ) {
         let mut text = text.into_bytes();
         bytes.iter().for_each(|(index, byte)| text.insert(index.index(text.len() + 1), *byte));
         if let Reading::Known(facts) = reader().read(&text) {
@@ -124,7 +175,11 @@ proptest! {
     }
 
     #[test]
-    fn blanking_keeps_length_and_positions(text in "[a-zé🙂;' ]{0,40}", from in any::<prop::sample::Index>(), to in any::<prop::sample::Index>()) {
+    fn blanking_keeps_length_and_positions(
+        text in "[a-zé🙂;' ]{0,40}",
+        from in any::<prop::sample::Index>(),
+        to in any::<prop::sample::Index>(),
+    ) {
         let places: Vec<usize> = text.char_indices().map(|(at, _)| at).chain([text.len()]).collect();
         let (from, to) = (from.index(places.len()), to.index(places.len()));
         let (from, to) = (from.min(to), from.max(to));

@@ -1,0 +1,143 @@
+//! Starts the workers, and is the way to all of them.
+
+use std::error::Error;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tracing::error;
+
+use crate::config::{self, Buffers, Config};
+use crate::engine::{self, BufferMode, Mailbox, Options, ToControl, ToWorker, WorkerHandle};
+use crate::login::{Node, Rules};
+use crate::policy::Policy;
+use crate::pool::{self, Quotas};
+use crate::region::RegionId;
+use crate::session::{Core, CoreSettings, Counters};
+use crate::table::Publisher;
+
+/// Workers where the configuration does not say how many; as many as it could say.
+const WORKERS_BY_DEFAULT_MAX: usize = 64;
+/// Memory that one configured receive buffer stands for.
+const RECEIVE_BUFFER_BYTES: usize = 16 << 10;
+
+/// All workers.
+pub(super) struct Workers {
+    handles: Vec<WorkerHandle>,
+    /// What each has counted.
+    pub(super) counters: Vec<Arc<Counters>>,
+}
+
+impl Workers {
+    /// Starts a worker for each of these sets of listening sockets. What they tell comes out of the receiver; that it ends says
+    /// that all of them are gone.
+    ///
+    /// # Errors
+    /// One can not start; the error says why.
+    pub(super) fn start(
+        rules: &Rules,
+        publisher: &Publisher<Policy>,
+        listeners: Vec<Vec<OwnedFd>>,
+    ) -> Result<(Self, UnboundedReceiver<ToControl>), Box<dyn Error>> {
+        let count = listeners.len();
+        let (to_control, events) = unbounded_channel();
+        let mailboxes = (0..count).map(|_| Mailbox::new()).collect::<io::Result<_>>()?;
+        let options = options(&rules.config.engine, mailboxes);
+        let settings = core_settings(rules, count);
+        let quotas = Arc::new(Quotas::default());
+        let counters: Vec<Arc<Counters>> = (0..count).map(|_| Arc::default()).collect();
+        let mut handles = Vec::with_capacity(count);
+        for (worker, (listeners, counters)) in listeners.into_iter().zip(&counters).enumerate() {
+            let (settings, reader) = (settings.clone(), publisher.reader());
+            let (quotas, counters) = (Arc::clone(&quotas), Arc::clone(counters));
+            let core = move || Core::new(settings, reader, quotas, counters, worker, now());
+            handles.push(engine::start(worker, listeners, core, to_control.clone(), options.clone())?);
+        }
+        Ok((Self { handles, counters }, events))
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.handles.len()
+    }
+
+    /// Tells all of them.
+    pub(super) fn tell_all(&self, message: impl Fn() -> ToWorker) {
+        self.handles.iter().for_each(|handle| handle.mailbox.send(message()));
+    }
+
+    /// Tells one, by its number.
+    pub(super) fn deliverer(&self) -> impl Fn(usize, ToWorker) + use<> {
+        let mailboxes: Vec<Mailbox> = self.handles.iter().map(|handle| handle.mailbox.clone()).collect();
+        move |worker, message| {
+            if let Some(mailbox) = mailboxes.get(worker) {
+                mailbox.send(message);
+            }
+        }
+    }
+
+    /// Ends all of them; they close what they have.
+    pub(super) fn stop(self) {
+        self.tell_all(|| ToWorker::Stop);
+        for handle in self.handles {
+            if handle.join.join().is_err() {
+                error!("a worker panicked while it stopped");
+            }
+        }
+    }
+}
+
+/// How many workers there will be.
+///
+/// # Errors
+/// The configuration does not say, and neither does the system.
+pub(super) fn count(config: &Config) -> io::Result<usize> {
+    match config.workers {
+        Some(workers) => Ok(workers.get()),
+        None => std::thread::available_parallelism().map(|cores| cores.get().min(WORKERS_BY_DEFAULT_MAX)),
+    }
+}
+
+fn options(config: &config::Engine, mailboxes: Arc<[Mailbox]>) -> Options {
+    let mut options = Options::new(mailboxes);
+    options.buffer_mode = match config.buffers {
+        Buffers::Auto => BufferMode::Auto,
+        Buffers::Incremental => BufferMode::Incremental,
+        Buffers::Plain => BufferMode::Plain,
+    };
+    if let Some(count) = config.receive_buffers {
+        let bytes = usize::from(count) * RECEIVE_BUFFER_BYTES;
+        (options.frontend_buffer_bytes, options.backend_buffer_bytes) = (bytes, bytes);
+    }
+    options
+}
+
+/// What the workers' cores are told of the rules.
+pub(super) fn core_settings(rules: &Rules, workers: usize) -> CoreSettings {
+    let pools = &rules.config.pools;
+    let regions = rules.nodes.iter().map(|node| node.region.index() + 1).max().unwrap_or(0);
+    let first_node = |index| {
+        let first: &Rc<Node> = rules.serving(RegionId::new(index)?).next()?;
+        Some(Arc::clone(&first.name))
+    };
+    CoreSettings {
+        pools: pool::Settings {
+            mode: rules.config.pool_mode,
+            size: pools.size,
+            per_region_max: pools.max_per_region,
+            wait_timeout: pools.wait_timeout,
+            idle_timeout: pools.idle_timeout,
+            lifetime: pools.lifetime,
+            workers,
+        },
+        parameters: rules.config.residency.parameters.clone().into(),
+        nodes: (0..regions).map(first_node).collect(),
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a core is told the time; this is where its first time comes from")]
+fn now() -> std::time::Instant {
+    std::time::Instant::now()
+}
