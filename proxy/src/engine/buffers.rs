@@ -185,12 +185,7 @@ impl Buffers {
     }
 
     /// `provide` makes the array of entries, whose address and number it gets, known to the kernel.
-    fn new(
-        side: Side,
-        incremental: bool,
-        bytes: usize,
-        provide: impl FnOnce(u64, u16) -> io::Result<()>,
-    ) -> io::Result<Self> {
+    fn new(side: Side, incremental: bool, bytes: usize, provide: impl FnOnce(u64, u16) -> io::Result<()>) -> io::Result<Self> {
         let buffer_bytes = if incremental { INCREMENTAL_BYTES } else { PLAIN_BYTES };
         let count = (bytes / buffer_bytes as usize).next_power_of_two().clamp(2, BUFFERS_MAX);
         let layout = page_aligned(count * size_of::<BufRingEntry>());

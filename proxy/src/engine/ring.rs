@@ -45,15 +45,8 @@ pub enum Operation {
 }
 
 impl Operation {
-    const ALL: [Self; 7] = [
-        Self::Accept,
-        Self::ReceiveFrontend,
-        Self::ReceiveBackend,
-        Self::Send,
-        Self::Mailbox,
-        Self::Tick,
-        Self::Cancel,
-    ];
+    const ALL: [Self; 7] =
+        [Self::Accept, Self::ReceiveFrontend, Self::ReceiveBackend, Self::Send, Self::Mailbox, Self::Tick, Self::Cancel];
 }
 
 /// Names one request: what it does, and the slot it does it for. The generation tells completions of a slot's former owner.
@@ -127,6 +120,7 @@ pub fn open() -> io::Result<IoUring> {
         .setup_defer_taskrun()
         .setup_coop_taskrun()
         .setup_taskrun_flag()
+        .setup_submit_all()
         .setup_cqsize(COMPLETION_ENTRIES)
         .build(SUBMISSION_ENTRIES)
 }
@@ -171,7 +165,7 @@ impl<'uring> Ring<'uring> {
             let entered = self.submitter.submit_and_wait(if all { want } else { 0 });
             self.submission.sync();
             match entered {
-                Ok(_) if all => break,
+                Ok(count) if all || count == 0 => break,
                 Ok(_) => {}
                 Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::EBUSY)) => break,
                 Err(error) => return Err(error),

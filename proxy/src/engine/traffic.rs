@@ -114,7 +114,8 @@ impl<'uring> Traffic<'uring> {
     /// Takes a socket into use; the first receive is up to the caller.
     pub fn admit(&mut self, fd: OwnedFd, owner: Owner) -> SocketId {
         // On a descriptor with O_NONBLOCK a request of the ring fails where it should wait.
-        if let Err(error) = rustix::fs::fcntl_getfl(&fd).and_then(|flags| rustix::fs::fcntl_setfl(&fd, flags - OFlags::NONBLOCK)) {
+        if let Err(error) = rustix::fs::fcntl_getfl(&fd).and_then(|flags| rustix::fs::fcntl_setfl(&fd, flags - OFlags::NONBLOCK))
+        {
             tracing::warn!(%error, "a socket could not be made blocking");
         }
         let id = self.sockets.insert(Socket::new(fd, owner));
@@ -323,6 +324,9 @@ impl<'uring> Traffic<'uring> {
     /// Closes without sending what is queued. Its key is to be forgotten before.
     pub fn close(&mut self, id: SocketId) {
         let Some(socket) = self.sockets.get(id) else { return };
+        if matches!(socket.phase, Phase::Closing) {
+            return;
+        }
         socket.phase = Phase::Closing;
         let held_back = mem::take(&mut socket.held_back);
         if socket.queue.is_in_flight() {

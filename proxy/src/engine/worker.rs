@@ -193,14 +193,20 @@ impl<'uring> Worker<'uring> {
         let is_over = !arrived && !matches!(-completion.result, libc::ECANCELED | libc::ENOBUFS);
         match socket.phase {
             Phase::Closing => self.traffic.close_if_idle(id),
-            Phase::Moving(_) if arrived || is_over => self.give_up_move(id),
-            Phase::Moving(_) if completion.is_last() => self.hand_over(id),
+            Phase::Moving(_) => {
+                if arrived || is_over {
+                    self.give_up_move(id);
+                } else if completion.is_last() {
+                    self.hand_over(id);
+                }
+                self.tell_failed_moves();
+            }
             Phase::Lingering if is_over => self.traffic.close(id),
             // A client that has only closed its own side may still be reading.
             Phase::Flushing if is_over => {}
             Phase::Flushing | Phase::Lingering if completion.result == -libc::ENOBUFS => self.traffic.wait_for_buffer(id),
             Phase::Flushing | Phase::Lingering if completion.is_last() => self.traffic.receive(id),
-            Phase::Open | Phase::Flushing | Phase::Lingering | Phase::Moving(_) => {}
+            Phase::Open | Phase::Flushing | Phase::Lingering => {}
         }
     }
 
@@ -339,7 +345,11 @@ impl<'uring> Worker<'uring> {
             self.carry_out_one(output, current);
         }
         self.outputs = outputs;
-        // Telling the core of one may lead to the next.
+        self.tell_failed_moves();
+    }
+
+    /// Telling the core of one may lead to the next.
+    fn tell_failed_moves(&mut self) {
         while let Some(moved) = self.failed_moves.pop() {
             self.core.move_failed(&moved, &mut self.outputs);
             self.carry_out(&Current::Nothing);
@@ -428,10 +438,9 @@ impl<'uring> Worker<'uring> {
         }
     }
 
-    /// The caller carries out what the core says to that.
     fn give_up_move(&mut self, id: SocketId) {
         let Some(socket) = self.traffic.sockets.get(id) else { return };
-        if let Phase::Moving(target) = mem::replace(&mut socket.phase, Phase::Closing) {
+        if let Phase::Moving(target) = mem::replace(&mut socket.phase, Phase::Open) {
             self.failed_moves.push(*target.moved);
         }
         self.traffic.close(id);

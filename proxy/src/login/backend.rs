@@ -45,13 +45,13 @@ impl Desk {
             match self.log_in_to(&rules, node, user, database, &request.settings).await {
                 Ok((socket, facts)) => {
                     let parameters = self.interner.borrow_mut().share(facts.parameters.into());
-                    debug!(node = &*node.name, ?user, ?database, process_id = facts.process_id, "backend opened");
+                    debug!(node = &*node.name, user, database, process_id = facts.process_id, "backend opened");
                     let (name, region) = (node.name.clone(), node.region);
                     let (process_id, secret) = (facts.process_id, facts.secret);
                     return Ok((socket, BackendInfo { node: name, region, parameters, process_id, secret }));
                 }
                 Err(error) => {
-                    warn!(node = &*node.name, ?user, ?database, error = describe(&error), "backend could not be opened");
+                    warn!(node = &*node.name, user, database, error = describe(&error), "backend could not be opened");
                     node.probe_soon(Instant::now());
                     match error {
                         // Only a node that is not there is passed over: one that answers has decided.

@@ -102,7 +102,7 @@ impl Desk {
                     socket.write_all(greeting.into()).await?;
                     login.told = self.interner.borrow_mut().share(login.told);
                     let Identity { user, database, .. } = &login.identity;
-                    debug!(peer = shown, ?user, ?database, worker, "client logged in");
+                    debug!(peer = shown, user = &**user, database = &**database, worker, "client logged in");
                     self.admitted.set(self.admitted.get() + 1);
                     (self.deliver)(worker, ToWorker::Client { socket: socket.into_fd(), login, early });
                     return Ok(LoginOutcome::Admitted);

@@ -52,10 +52,10 @@ impl AuditLog {
         }
         info!(
             target: TARGET,
-            user = ?record.user,
-            database = ?record.database,
+            user = &*record.user,
+            database = &*record.database,
             address = record.address.map(tracing::field::display),
-            region = ?record.region,
+            region = &*record.region,
             reason = record.reason.as_str(),
             rule = &*record.rule,
             sqlstate = record.sqlstate.as_str(),

@@ -97,6 +97,9 @@ impl Common {
         if session.status == TransactionStatus::Failed && !ends_failure(Some(kind)) {
             return self.fail_unit(session, &Refusal::in_failed_transaction(), out);
         }
+        if session.unit.region_ends {
+            return self.fail_unit(session, &Refusal::region_changes_at_end(), out);
+        }
         let first = statement.text.iter().find(|byte| !byte.is_ascii_whitespace()).map_or(0, u8::to_ascii_lowercase);
         let policy = self.policy.get().clone();
         match kind {
