@@ -34,7 +34,7 @@ use crate::policy::Policy;
 use crate::table::Publisher;
 use workers::Workers;
 
-/// Submission entries of the control thread's ring; its logins and connects are a few hundred at most, each with one operation.
+/// Submission entries of the control thread's ring. A login, of a client or to a backend, has one operation at a time.
 const RING_ENTRIES: u32 = 1024;
 
 /// Runs the proxy with the configuration in `config_path` until SIGTERM or SIGINT.
@@ -165,10 +165,11 @@ impl Control {
                     let error = naming(rules.config.audit_file.as_deref(), error);
                     error!(%error, "audit records go on to where they went");
                 }
-                // The policy first: whoever is admitted by the new rules is then judged by the new policy too.
+                // The workers first: backends of a node that has left its region are gone before anything is decided anew. The
+                // policy before the desk: whoever is admitted by the new rules is then judged by the new policy too.
+                self.workers.tell_all(|| ToWorker::Reload(settings.clone()));
                 self.publisher.publish(Arc::clone(&rules.policy));
                 self.desk.replace_rules(rules);
-                self.workers.tell_all(|| ToWorker::Reload(settings.clone()));
                 info!(generation, "the configuration has been reloaded");
             }
             Err(mistakes) => {

@@ -130,6 +130,7 @@ pub(super) fn core_settings(rules: &Rules, workers: usize) -> CoreSettings {
             wait_timeout: pools.wait_timeout,
             idle_timeout: pools.idle_timeout,
             lifetime: pools.lifetime,
+            nodes: rules.nodes.iter().map(|node| Arc::clone(&node.identity)).collect(),
             workers,
         },
         parameters: rules.config.residency.parameters.clone().into(),

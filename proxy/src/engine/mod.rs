@@ -6,12 +6,19 @@
 //!            completions    bytes, events        queues, sends, receives
 //! ```
 //!
-//! A worker enters the kernel once a turn. What a client or backend sends arrives in a buffer that the kernel picked from
-//! [`buffers`], the core looks at it there, and what the core lets through is sent from there. Accepted connections go to the
+//! A worker enters the kernel once a turn. What a client or backend sends arrives in a buffer that the kernel has picked, the core
+//! looks at it there, and what the core lets through is sent from there. Accepted connections go to the
 //! control thread, which logs clients in and hands them back through the [`Mailbox`]; backends are opened in the same way.
 //!
-//! What a kernel has decides how, and nothing else: incremental buffers from Linux 6.12 (before: plain ones), receives that are
-//! bounded in bytes from 6.17 (before: cancelled when too much is queued). The rest needs 6.1.
+//! What the kernel has decides how this is done, and nothing else:
+//!
+//! | Linux | receive buffers       | one receive request                                   |
+//! |-------|-----------------------|-------------------------------------------------------|
+//! | 6.1   | plain, 16 KiB         | brings one buffer                                     |
+//! | 6.12  | incremental, 64 KiB   | brings one buffer, or what is left of it              |
+//! | 6.17  | incremental, 64 KiB   | goes on until it has brought a credit of 64 or 256 KiB |
+//!
+//! An older kernel does not do: its [`StartError`] says so.
 //!
 //! Only this module names `io_uring`. It decides nothing about sessions, pools or regions, and understands no message.
 

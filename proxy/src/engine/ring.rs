@@ -8,8 +8,9 @@
 //! buffers, only inside [`Ring::wait`].
 
 use std::collections::VecDeque;
-use std::io;
+use std::num::NonZeroU32;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::{io, ptr};
 
 use io_uring::types::{CancelBuilder, Fd, Timespec};
 use io_uring::{CompletionQueue, IoUring, SubmissionQueue, Submitter, cqueue, opcode, squeue};
@@ -191,14 +192,20 @@ impl<'uring> Ring<'uring> {
         self.push(opcode::AcceptMulti::new(target(listener)).flags(libc::SOCK_CLOEXEC).build(), token);
     }
 
-    /// Receives into the buffers of `group` until it fails (multishot), or has brought at least `credit` bytes, which the kernel looks
-    /// at after each buffer (Linux 6.17; 0 = no bound; an older kernel answers a bound with `EINVAL`).
-    pub fn receive(&mut self, socket: BorrowedFd<'_>, group: u16, credit: u32, token: Token) {
+    /// Receives into one buffer of `group`.
+    pub fn receive_once(&mut self, socket: BorrowedFd<'_>, group: u16, token: Token) {
+        let entry = opcode::Recv::new(target(socket), ptr::null_mut(), 0).buf_group(group).build();
+        self.push(entry.flags(squeue::Flags::BUFFER_SELECT), token);
+    }
+
+    /// Receives into buffers of `group` until it fails (multishot), or has brought at least `credit` bytes, which the kernel looks at
+    /// after each buffer. Before Linux 6.17 it fails with `EINVAL`.
+    pub fn receive(&mut self, socket: BorrowedFd<'_>, group: u16, credit: NonZeroU32, token: Token) {
         let mut entry = opcode::RecvMulti::new(target(socket), group).build();
         let field = (&raw mut entry).cast::<u8>().wrapping_add(SQE_OPTLEN_OFFSET).cast::<u32>();
         // SAFETY: an entry is the 64 bytes of `struct io_uring_sqe` (asserted above), a C struct of integers aligned to 8, so the four
         // aligned bytes at 44 are inside it and any value is valid there. The binding has no way to set this field.
-        unsafe { field.write(credit) };
+        unsafe { field.write(credit.get()) };
         self.push(entry, token);
     }
 

@@ -133,7 +133,8 @@ impl SendQueue {
     /// cancelling its send; it is moved when that has completed.
     pub fn evacuate(&mut self, groups: &mut Groups) -> bool {
         let first = if self.in_flight { self.chunks.pop_front() } else { None };
-        let mut copied = Vec::new();
+        let waiting = self.chunks.iter().filter(|chunk| matches!(chunk, Chunk::Ring(_))).map(Chunk::len).sum();
+        let mut copied = Vec::with_capacity(waiting);
         for chunk in mem::take(&mut self.chunks) {
             match chunk {
                 Chunk::Ring(span) => {
@@ -142,14 +143,14 @@ impl SendQueue {
                 }
                 Chunk::Heap(bytes) => {
                     if !copied.is_empty() {
-                        self.chunks.push_back(Chunk::Heap(mem::take(&mut copied).into()));
+                        self.chunks.push_back(Chunk::Heap(mem::take(&mut copied).into_boxed_slice().into()));
                     }
                     self.chunks.push_back(Chunk::Heap(bytes));
                 }
             }
         }
         if !copied.is_empty() {
-            self.chunks.push_back(Chunk::Heap(copied.into()));
+            self.chunks.push_back(Chunk::Heap(copied.into_boxed_slice().into()));
         }
         let Some(first) = first else { return false };
         let get_back = matches!(first, Chunk::Ring(_)) && !self.evacuate_first;

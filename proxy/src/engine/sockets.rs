@@ -93,8 +93,6 @@ pub struct Socket {
     pub held_back_by_queue: bool,
     /// There was no buffer for it; it stands in the list of its side.
     pub without_buffer: bool,
-    /// The receive in flight has been cancelled.
-    pub cancelling: bool,
 
     /// The last socket to which its bytes went that had too much in its queue.
     pub full_destination: Option<SocketId>,
@@ -116,7 +114,6 @@ impl Socket {
             paused: false,
             held_back_by_queue: false,
             without_buffer: false,
-            cancelling: false,
             full_destination: None,
             held_back: Vec::new(),
         }

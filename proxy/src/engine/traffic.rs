@@ -1,15 +1,16 @@
 //! What goes on at the sockets of a worker: receiving, queueing, sending, holding back, closing.
 //!
-//! Receiving is by multishot requests that end after a credit of bytes (Linux 6.17), which is how a sender is held back and how one
-//! large transfer leaves room for others: a new request is made unless the bytes go where too much is queued already. Before 6.17
-//! the request is cancelled when that happens. What arrives is queued where the core says, as a share of the very buffer it came in,
-//! and all sends of a turn start at its end, so that neighbouring parts leave as one.
+//! Receiving is by multishot requests that end after a credit of bytes (Linux 6.17; before, by requests for one buffer), which is how
+//! a sender is held back and how one large transfer leaves room for others: a new request is made unless the bytes go where too much
+//! is queued already. What arrives is queued where the core says, as a share of the very buffer it came in, and all sends of a turn
+//! start at its end, so that neighbouring parts leave as one.
 //!
 //! Nothing here calls the core: it is told of events by [`super::worker`].
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::mem;
+use std::num::NonZeroU32;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
@@ -23,9 +24,9 @@ use crate::pool::{BackendKey, SessionKey};
 use crate::session::Payload;
 
 /// Bytes that one receive of a client's socket may bring.
-const FRONTEND_CREDIT_BYTES: u32 = 64 << 10;
+const FRONTEND_CREDIT_BYTES: NonZeroU32 = NonZeroU32::new(64 << 10).unwrap();
 /// Bytes that one receive of a backend's socket may bring.
-const BACKEND_CREDIT_BYTES: u32 = 256 << 10;
+const BACKEND_CREDIT_BYTES: NonZeroU32 = NonZeroU32::new(256 << 10).unwrap();
 /// A queue of this length holds back those who fill it …
 const QUEUE_HIGH_BYTES: usize = 128 << 10;
 /// … until it is shorter than this. A queue is thus at most QUEUE_HIGH_BYTES, a credit and a buffer long, beside what the core adds.
@@ -158,21 +159,24 @@ impl<'uring> Traffic<'uring> {
             return;
         }
         let Some(socket) = self.sockets.get(id) else { return };
+        socket.receiving = true;
         let side = socket.owner.side();
         let credit = match side {
-            _ if !self.with_credit => 0,
             Side::Frontend => FRONTEND_CREDIT_BYTES,
             Side::Backend => BACKEND_CREDIT_BYTES,
         };
-        socket.receiving = true;
-        self.ring.receive(socket.fd.as_fd(), group(side), credit, id.token(socket.receive_operation()));
+        let token = id.token(socket.receive_operation());
+        if self.with_credit {
+            self.ring.receive(socket.fd.as_fd(), group(side), credit, token);
+        } else {
+            self.ring.receive_once(socket.fd.as_fd(), group(side), token);
+        }
     }
 
     /// Ends the receive in flight; its last completion says when.
     pub fn cancel_receive(&mut self, id: SocketId) {
         if let Some(socket) = self.sockets.get(id)
             && socket.receiving
-            && !mem::replace(&mut socket.cancelling, true)
         {
             self.ring.cancel(id.token(socket.receive_operation()));
         }
@@ -187,14 +191,12 @@ impl<'uring> Traffic<'uring> {
         }
     }
 
-    /// Stops or goes on reading a client. It stops at the latest when the credit is used up.
+    /// Stops or goes on reading a client. It stops when the receive in flight has ended.
     pub fn set_paused(&mut self, id: SocketId, paused: bool) {
         let Some(socket) = self.sockets.get(id) else { return };
         socket.paused = paused;
         if !paused {
             self.receive(id);
-        } else if !self.with_credit {
-            self.cancel_receive(id);
         }
     }
 
@@ -250,9 +252,6 @@ impl<'uring> Traffic<'uring> {
         };
         if holds_back && let Some(socket) = self.sockets.get(from) {
             socket.full_destination = Some(to);
-            if !self.with_credit {
-                self.cancel_receive(from);
-            }
         }
     }
 
@@ -467,7 +466,7 @@ fn shutdown(socket: &Socket) {
 fn kernel_knows_credit(ring: &mut Ring<'_>, groups: &mut Groups) -> io::Result<bool> {
     let (mut near, far) = UnixStream::pair()?;
     near.write_all(b"?")?;
-    ring.receive(far.as_fd(), group(Side::Frontend), 1, Token::lone(Operation::ReceiveFrontend));
+    ring.receive(far.as_fd(), group(Side::Frontend), NonZeroU32::MIN, Token::lone(Operation::ReceiveFrontend));
     let completion = loop {
         ring.wait(1)?;
         if let Some(completion) = ring.next() {

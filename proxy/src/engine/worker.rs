@@ -153,7 +153,6 @@ impl<'uring> Worker<'uring> {
         let phase = self.traffic.sockets.get(id).map(|socket| {
             if completion.is_last() {
                 socket.receiving = false;
-                socket.cancelling = false;
             }
             (matches!(socket.phase, Phase::Open), socket.owner)
         });
@@ -296,7 +295,7 @@ impl<'uring> Worker<'uring> {
             }
             ToWorker::BackendFailed { ticket, error } => self.core.backend_failed(ticket, error, &mut self.outputs),
             ToWorker::QuotaFreed => self.core.quota_freed(&mut self.outputs),
-            ToWorker::Reload(settings) => self.core.apply(settings),
+            ToWorker::Reload(settings) => self.core.apply(settings, &mut self.outputs),
             ToWorker::Drain => {
                 self.draining = true;
                 self.stop_accepting();

@@ -46,9 +46,8 @@ impl Desk {
                 Ok((socket, facts)) => {
                     let parameters = self.interner.borrow_mut().share(facts.parameters.into());
                     debug!(node = &*node.name, user, database, process_id = facts.process_id, "backend opened");
-                    let (name, region) = (node.name.clone(), node.region);
                     let (process_id, secret) = (facts.process_id, facts.secret);
-                    return Ok((socket, BackendInfo { node: name, region, parameters, process_id, secret }));
+                    return Ok((socket, BackendInfo { node: node.identity.clone(), parameters, process_id, secret }));
                 }
                 Err(error) => {
                     warn!(node = &*node.name, user, database, error = describe(&error), "backend could not be opened");

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::config::{self, Config};
 use crate::policy::Policy;
-use crate::pool::Parameters;
+use crate::pool::{NodeIdentity, Parameters};
 use crate::region::{RegionId, SessionRegion};
 
 /// One PostgreSQL server.
@@ -21,6 +21,8 @@ pub struct Node {
     pub name: Arc<str>,
     /// The number of its region.
     pub region: RegionId,
+    /// What tells its backends from those of the same node under another configuration.
+    pub identity: Arc<NodeIdentity>,
     pub(super) state: RefCell<NodeState>,
 }
 
@@ -66,8 +68,9 @@ pub(super) fn nodes(config: &Config, policy: &Policy, previous: &[Rc<Node>], now
         let same = |known: &&Rc<Node>| known.region == region && known.config == *node;
         let fresh = || {
             let state = NodeState { health: Health::Unknown, parameters: None, probe_at: now, is_being_probed: false };
-            let name = node.name.as_str().into();
-            Rc::new(Node { config: node.clone(), name, region, state: RefCell::new(state) })
+            let name: Arc<str> = node.name.as_str().into();
+            let identity = Arc::new(NodeIdentity { name: name.clone(), region });
+            Rc::new(Node { config: node.clone(), name, region, identity, state: RefCell::new(state) })
         };
         Some(previous.iter().find(same).cloned().unwrap_or_else(fresh))
     };

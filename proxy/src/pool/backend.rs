@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use super::key::{BackendInfo, Parameters, PoolKey, SessionKey};
+use super::key::{BackendInfo, NodeIdentity, Parameters, PoolKey, SessionKey};
 use super::owed::OwedReplies;
 use super::pools::PoolIndex;
 use crate::region::RegionId;
@@ -33,8 +33,9 @@ pub struct Backend {
     pub(super) idle_since: Instant,
     /// Given back, but not everything that was sent to it has left yet.
     pub(super) release_when_flushed: bool,
-    region: RegionId,
-    node: Arc<str>,
+    node: Arc<NodeIdentity>,
+    /// Its node is configured otherwise by now: closed when it is given back.
+    pub(super) retired: bool,
     process_id: u32,
     secret: SmallVec<[u8; 32]>,
     /// What the server has reported last.
@@ -69,8 +70,8 @@ impl Backend {
             opened_at,
             idle_since: now,
             release_when_flushed: false,
-            region: info.region,
             node: info.node,
+            retired: false,
             process_id: info.process_id,
             secret: info.secret,
             parameters: info.parameters,
@@ -85,11 +86,11 @@ impl Backend {
 
     /// The region of the node it is on.
     pub fn region(&self) -> RegionId {
-        self.region
+        self.node.region
     }
 
-    /// The name of the node it is on.
-    pub fn node(&self) -> &Arc<str> {
+    /// The node it is on.
+    pub fn node(&self) -> &Arc<NodeIdentity> {
         &self.node
     }
 
@@ -112,7 +113,6 @@ impl Backend {
     pub(super) fn info(&self) -> BackendInfo {
         BackendInfo {
             node: self.node.clone(),
-            region: self.region,
             parameters: self.parameters.clone(),
             process_id: self.process_id,
             secret: self.secret.clone(),

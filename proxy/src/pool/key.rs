@@ -79,13 +79,21 @@ impl<N: Into<Box<str>>, V: Into<Box<str>>> FromIterator<(N, V)> for Parameters {
     }
 }
 
+/// One node as one configuration has it. Whether a backend's node is still configured as it was is a question of whether this is
+/// the same *object* as one of [`Settings::nodes`](super::Settings::nodes): a node that a reload does not touch keeps it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct NodeIdentity {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its region.
+    pub region: RegionId,
+}
+
 /// What is known of a backend once its login is over.
 #[derive(Clone, Debug)]
 pub struct BackendInfo {
-    /// Name of the node it is on.
-    pub node: Arc<str>,
-    /// The region of that node, as the opener knows it; asserted against the pool's.
-    pub region: RegionId,
+    /// The node it is on; its region is asserted against the pool's.
+    pub node: Arc<NodeIdentity>,
     /// What it reported during login.
     pub parameters: Arc<Parameters>,
     /// Process ID of its BackendKeyData.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::backend::{Backend, MovedBackend, State};
-use super::key::{BackendInfo, BackendKey, OpenError, OpenRequest, OpenTicket, PoolKey, Proof, SessionKey};
+use super::key::{BackendInfo, BackendKey, NodeIdentity, OpenError, OpenRequest, OpenTicket, PoolKey, Proof, SessionKey};
 use super::owed::{Kind, Reply, Rule};
 use super::quota::{Quota, Quotas};
 
@@ -34,6 +34,8 @@ pub struct Settings {
     pub idle_timeout: Duration,
     /// How old a backend may be when it is given back; zero = any age.
     pub lifetime: Duration,
+    /// The nodes that backends may be on.
+    pub nodes: Arc<[Arc<NodeIdentity>]>,
     /// Number of workers; a worker's share of a pool is its size by this.
     pub workers: usize,
 }
@@ -124,6 +126,17 @@ pub struct Pools {
     draining: bool,
 }
 
+/// What has become of a node since a backend was opened.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// Nothing.
+    Current,
+    /// It has the same name and region, and another address, user, …
+    Replaced,
+    /// It is not there, or not in that region.
+    Gone,
+}
+
 enum Slot {
     Free { generation: u32 },
     Taken(Box<Backend>),
@@ -153,9 +166,45 @@ impl Pools {
         &self.settings
     }
 
-    /// New bounds; what is open beyond them is closed as it is given back or grows idle.
-    pub fn apply(&mut self, settings: Settings) {
+    /// New settings. A backend whose node is not in its region any more is closed, whoever has it: those are returned, with where
+    /// they were. One whose node is only reached in another way is closed when it is given back.
+    pub fn apply(&mut self, settings: Settings) -> Vec<(BackendKey, State)> {
         self.settings = settings;
+        let all = self.backends.iter().enumerate().filter_map(|(slot, taken)| match taken {
+            Slot::Taken(backend) => {
+                let index = u32::try_from(slot).unwrap_or(u32::MAX);
+                Some((BackendKey { index, generation: backend.generation }, backend.state, self.standing(backend.node())))
+            }
+            Slot::Free { .. } => None,
+        });
+        let all: Vec<_> = all.collect();
+        let mut gone = Vec::new();
+        for (key, state, standing) in all {
+            match standing {
+                Standing::Current => {}
+                Standing::Replaced if state == State::Idle => self.close(key, Farewell::Terminate),
+                Standing::Replaced => {
+                    if let Some(backend) = self.get(key) {
+                        backend.retired = true;
+                    }
+                }
+                Standing::Gone => {
+                    self.close(key, Farewell::Abrupt);
+                    gone.push((key, state));
+                }
+            }
+        }
+        gone
+    }
+
+    fn standing(&self, node: &Arc<NodeIdentity>) -> Standing {
+        if self.settings.nodes.iter().any(|known| Arc::ptr_eq(known, node)) {
+            Standing::Current
+        } else if self.settings.nodes.contains(node) {
+            Standing::Replaced
+        } else {
+            Standing::Gone
+        }
     }
 
     /// What is to be done since the last call, in order.
@@ -315,7 +364,7 @@ impl Pools {
         let share = self.share();
         let Some(backend) = self.get(key) else { return };
         let index = backend.pool;
-        let too_old = !lifetime.is_zero() && now.saturating_duration_since(backend.opened_at) >= lifetime;
+        let too_old = backend.retired || !lifetime.is_zero() && now.saturating_duration_since(backend.opened_at) >= lifetime;
         backend.idle_since = now;
         backend.owed.shrink();
         if too_old {
@@ -372,13 +421,14 @@ impl Pools {
     /// A connection was opened. `None`: nobody wants it any more; its quota is given back and the caller closes it.
     pub fn opened(&mut self, ticket: OpenTicket, info: BackendInfo, now: Instant) -> Option<BackendKey> {
         let index = self.tickets.remove(&ticket)?;
-        let draining = self.draining;
+        let (draining, stands) = (self.draining, self.standing(&info.node) == Standing::Current);
         let pool = self.pool(index)?;
         pool.opening -= 1;
         pool.retry_at = None;
         let unwanted = draining && pool.waiting.is_empty();
-        if info.region != pool.key.region || unwanted {
+        if info.node.region != pool.key.region || !stands || unwanted {
             self.gave_back_quota(index);
+            self.open_for_waiters(index);
             self.forget_if_unused(index);
             return None;
         }
@@ -387,6 +437,10 @@ impl Pools {
 
     /// A backend came from another worker, with the right to it.
     pub fn arrived(&mut self, moved: MovedBackend, now: Instant) -> Option<BackendKey> {
+        if self.standing(&moved.info.node) != Standing::Current {
+            self.move_failed(&moved);
+            return None;
+        }
         let index = self.enter(&moved.key);
         let key = self.admit(index, moved.info, moved.opened_at, now);
         self.leave(index);

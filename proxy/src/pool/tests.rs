@@ -1,6 +1,6 @@
 //! What a pool does with backends and with those who wait. Each test names the rule it holds to.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::*;
@@ -32,6 +32,7 @@ fn settings(mode: PoolMode, size: u32, workers: usize) -> Settings {
         wait_timeout: Duration::from_secs(120),
         idle_timeout: Duration::from_secs(600),
         lifetime: Duration::from_secs(3600),
+        nodes: nodes(),
         workers,
     }
 }
@@ -44,8 +45,15 @@ fn session(index: u32) -> SessionKey {
     SessionKey { index, generation: 0 }
 }
 
+/// The nodes of these tests: one object each, as one configuration has them.
+fn nodes() -> Arc<[Arc<NodeIdentity>]> {
+    static NODES: OnceLock<Arc<[Arc<NodeIdentity>]>> = OnceLock::new();
+    let node = |index| Arc::new(NodeIdentity { name: format!("n{index}").into(), region: region(index) });
+    NODES.get_or_init(|| [node(0), node(1)].into()).clone()
+}
+
 fn info(of: RegionId) -> BackendInfo {
-    BackendInfo { node: "n".into(), region: of, parameters: Arc::default(), process_id: 1, secret: Default::default() }
+    BackendInfo { node: nodes()[of.index()].clone(), parameters: Arc::default(), process_id: 1, secret: Default::default() }
 }
 
 impl World {
@@ -343,4 +351,39 @@ fn syncs_inside_copy_data_owe_nothing() {
     assert!(!owed.push(reply(Kind::Sync)));
     assert!(owed.push(reply(Kind::CopyEnd)));
     assert!(owed.push(reply(Kind::Sync)));
+}
+
+#[test]
+fn a_reload_closes_the_backends_of_a_node_that_is_not_in_its_region_any_more() {
+    let lent = |world: &mut World| {
+        let pool = world.enter();
+        world.checkout(pool, 1);
+        world.orders();
+    };
+    let node = |name: &str, of| Arc::new(NodeIdentity { name: name.into(), region: region(of) });
+    // Moved to another region: closed while a session has it.
+    let mut world = World::alone(PoolMode::Transaction, 1);
+    lent(&mut world);
+    let moved = Settings { nodes: [node("n0", 1)].into(), ..world.pools.settings().clone() };
+    assert_eq!(world.pools.apply(moved), [(backend(0), State::Bound(session(1)))]);
+    assert_eq!(world.orders(), ["close 0 Abrupt"]);
+    // The same node with another address: closed when it is given back.
+    let mut world = World::alone(PoolMode::Transaction, 1);
+    lent(&mut world);
+    let changed = Settings { nodes: [node("n0", 0)].into(), ..world.pools.settings().clone() };
+    assert_eq!(world.pools.apply(changed), []);
+    assert!(world.orders().is_empty());
+    world.pools.release(backend(0), world.now);
+    assert_eq!(world.orders(), ["close 0 Terminate"]);
+}
+
+#[test]
+fn a_backend_that_was_opened_under_another_configuration_is_not_admitted() {
+    let mut world = World::alone(PoolMode::Transaction, 1);
+    let pool = world.enter();
+    world.checkout(pool, 1);
+    let Some(Order::Open(ticket, _)) = world.pools.take_orders().pop() else { panic!("nothing to open") };
+    world.pools.apply(Settings { nodes: Arc::new([]), ..world.pools.settings().clone() });
+    assert_eq!(world.pools.opened(ticket, info(region(0)), world.now), None);
+    assert_eq!(world.pools.totals().1, 0);
 }

@@ -109,7 +109,7 @@ impl Core {
     /// The backend is gone. The session that has it goes with it: its transaction and its replies are lost.
     pub(super) fn backend_is_lost(&mut self, key: BackendKey, out: &mut Outputs) {
         let Some(found) = self.common.pools.get(key) else { return };
-        let (state, node, cut) = (found.state(), found.node().clone(), found.splitter.is_streaming());
+        let (state, node, cut) = (found.state(), found.node().name.clone(), found.splitter.is_streaming());
         self.common.pools.lost(key);
         self.common.counters.backends_closed_total.add(1);
         let text = format!("server connection to node \"{node}\" was lost");
@@ -119,14 +119,14 @@ impl Core {
     /// The backend has sent what it may not send now.
     fn backend_broke_protocol(&mut self, key: BackendKey, out: &mut Outputs) {
         let Some(found) = self.common.pools.get(key) else { return };
-        let (state, node, cut) = (found.state(), found.node().clone(), found.splitter.is_streaming());
+        let (state, node, cut) = (found.state(), found.node().name.clone(), found.splitter.is_streaming());
         self.common.counters.backend_protocol_errors_total.add(1);
         self.common.pools.close(key, Farewell::Abrupt);
         let text = format!("node \"{node}\" broke the protocol");
         self.session_lost_backend(state, cut, &Refusal::new(SqlState::CONNECTION_FAILURE, text), out);
     }
 
-    fn session_lost_backend(&mut self, state: State, cut: bool, refusal: &Refusal, out: &mut Outputs) {
+    pub(super) fn session_lost_backend(&mut self, state: State, cut: bool, refusal: &Refusal, out: &mut Outputs) {
         let State::Bound(key) = state else { return };
         let Some(session) = self.sessions.get(key) else { return };
         session.backend = None;

@@ -51,7 +51,23 @@ impl Common {
                         dirty = true;
                     }
                     sql::Kind::SetOther { .. } => dirty = true,
-                    _ => {}
+                    sql::Kind::Other { state: None } => {}
+                    // Every other kind is the proxy's own, and has been kept.
+                    sql::Kind::SetRegion { .. }
+                    | sql::Kind::ResetRegion { .. }
+                    | sql::Kind::ResetAll
+                    | sql::Kind::DiscardAll
+                    | sql::Kind::ShowRegion { .. }
+                    | sql::Kind::ShowNode { .. }
+                    | sql::Kind::SetConfigRegion { .. }
+                    | sql::Kind::Begin
+                    | sql::Kind::Commit { .. }
+                    | sql::Kind::Rollback { .. }
+                    | sql::Kind::RollbackTo { .. }
+                    | sql::Kind::Savepoint { .. }
+                    | sql::Kind::Release { .. }
+                    | sql::Kind::PrepareTransaction
+                    | sql::Kind::SetTransaction => return Verdict::Fatal(Refusal::internal("a statement that is the proxy's")),
                 },
                 _ => {
                     let text = "cannot insert multiple commands into a prepared statement";

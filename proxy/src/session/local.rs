@@ -255,6 +255,11 @@ impl Common {
             self.send_own(session, key, text, Some(Effect::End), out);
             return Verdict::Done;
         }
+        if let Some(key) = session.backend.filter(|_| !commits && !chain) {
+            // Whatever has become of its grant, a session may always undo what it has begun.
+            self.send_own(session, key, text, Some(Effect::End), out);
+            return Verdict::Done;
+        }
         self.run_on_backend(session, text, Some(Effect::End), out)
     }
 

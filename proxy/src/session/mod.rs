@@ -268,13 +268,17 @@ impl Core {
         self.common.draining && self.sessions.len() == 0
     }
 
-    /// New settings, after a reload.
-    pub fn apply(&mut self, settings: CoreSettings) {
-        self.common.pools.apply(settings.pools.clone());
+    /// New settings, after a reload. A session whose backend is on a node that has left the region goes with it.
+    pub fn apply(&mut self, settings: CoreSettings, out: &mut Outputs) {
+        for (_, state) in self.common.pools.apply(settings.pools.clone()) {
+            let refusal = Refusal::new(SqlState::ADMIN_SHUTDOWN, "the server of this session does not belong to its region any more");
+            self.session_lost_backend(state, true, &refusal, out);
+        }
         if settings.parameters != self.common.settings.parameters {
             self.common.sql = sql::Reader::new(&settings.parameters);
         }
         self.common.settings = settings;
+        self.carry_on(out);
     }
 
     /// Forgets a session and gives back or closes what it had. The client's socket is closed by `CloseFrontend`, or is already.

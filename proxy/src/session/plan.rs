@@ -191,8 +191,10 @@ impl Walk<'_> {
                 self.set_region(&start, false)?;
                 Ok(self.backend_if_bound("DISCARD ALL").setting(start, false))
             }
-            // In a transaction block or beside other statements the server refuses it.
-            Kind::DiscardAll => Ok(self.backend(None)),
+            Kind::DiscardAll => {
+                let text = "DISCARD ALL cannot run inside a transaction block";
+                Err(Refusal::new(SqlState::ACTIVE_SQL_TRANSACTION, text).into())
+            }
             Kind::ShowRegion { column } => {
                 let name = self.view.policy.region_name(self.region.current());
                 Ok(Item::local(one_row(column, Some(name), "SHOW")))

@@ -96,7 +96,7 @@ impl Common {
     /// The node that serves the session, or would: the answer to `SHOW domicile.node`.
     pub(super) fn node_of(&mut self, session: &Session) -> String {
         if let Some(found) = session.backend.and_then(|key| self.pools.get(key)) {
-            return found.node().to_string();
+            return found.node().name.to_string();
         }
         let Some(grant) = &session.grant else { return String::new() };
         let Ok(permit) = self.policy.snapshot().decide(grant, session.region.current()) else { return String::new() };

@@ -7,6 +7,8 @@
 mod extended;
 mod faults;
 mod model;
+mod pipelines;
+mod savepoints;
 mod simple;
 mod simulation;
 mod transactions;

@@ -539,6 +539,43 @@ fn queries_may_be_sent_without_waiting() {
 }
 
 #[test]
+fn discard_all_stands_alone() {
+    check(transaction_mode(), "
+        Q SET helios.region = 'eu'
+        Q SET helios.region = 'eu'; DISCARD ALL
+        Q BEGIN
+        Q DISCARD ALL
+        Q ROLLBACK
+        Q DISCARD ALL
+        Q SHOW helios.region
+    ", expect![[r#"
+        Q SET helios.region = 'eu'
+          C SET
+          Z I
+        Q SET helios.region = 'eu'; DISCARD ALL
+          E ERROR 25001: DISCARD ALL cannot run inside a transaction block
+          Z I
+        Q BEGIN
+          C BEGIN
+          Z T
+        Q DISCARD ALL
+          E ERROR 25001: DISCARD ALL cannot run inside a transaction block
+          Z E
+        Q ROLLBACK
+          C ROLLBACK
+          Z I
+        Q DISCARD ALL
+          C DISCARD ALL
+          Z I
+        Q SHOW helios.region
+          T
+          D 
+          C SHOW
+          Z I
+    "#]]);
+}
+
+#[test]
 fn session_mode_keeps_the_backend_and_resets_it() {
     check(session_mode(), "
         Q SET helios.region = 'eu'; SELECT 1

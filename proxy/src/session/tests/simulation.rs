@@ -140,14 +140,22 @@ fn simulate(setup: &Setup, seed: u64) {
     if std::env::var_os("SEED").is_some() {
         println!("{said}");
     }
-    judge(&said, setup.size == 1 || script.contains("!down"), seed);
-    let cut = Cut::At(1 + random.below(30));
-    assert_same(&said, &World::new(setup).play(&script, cut), &format!("seed {seed}: cut"));
-    assert_same(&said, &World::new(setup).play(&script, Cut::OneByOne), &format!("seed {seed}: byte by byte"));
+    // Where clients wait for one another, the order of their bytes decides whose turn it is.
+    let waits = setup.size == 1 || script.contains("!down");
+    judge(&said, waits, seed);
+    if !waits {
+        same_in_every_cut(setup, &script, &said, &mut random, seed);
+    }
     world.everyone_leaves();
     for model in world.servers.values() {
         assert_eq!(model.status, TransactionStatus::Idle, "seed {seed}: a transaction was left open in {}", model.region);
     }
+}
+
+fn same_in_every_cut(setup: &Setup, script: &str, said: &str, random: &mut Random, seed: u64) {
+    let cut = Cut::At(1 + random.below(30));
+    assert_same(said, &World::new(setup).play(script, cut), &format!("seed {seed}: cut"));
+    assert_same(said, &World::new(setup).play(script, Cut::OneByOne), &format!("seed {seed}: byte by byte"));
 }
 
 #[test]

@@ -9,7 +9,8 @@ use expect_test::Expect;
 
 use super::model::Model;
 use crate::policy::{BindSource, NoRegion, Policy, RegionSource, Source, Unbound};
-use crate::pool::{BackendInfo, BackendKey, OpenError, Parameters, PoolMode, Quotas, SessionKey, Settings};
+use crate::pool::{BackendInfo, BackendKey, NodeIdentity, OpenError, Parameters, PoolMode, Quotas, SessionKey, Settings};
+use crate::region::RegionId;
 use crate::session::{Core, CoreSettings, Counters, Identity, Login, Output, Outputs, Payload};
 use crate::table::Publisher;
 use crate::wire::{Frame, Malformed, Mode, SqlState, Splitter, TransactionStatus, backend, frontend, parse_error};
@@ -98,6 +99,7 @@ pub(super) struct World {
     /// Bytes on their way from servers to the core.
     replies: Vec<(BackendKey, Vec<u8>)>,
     frozen: bool,
+    nodes: Arc<[Arc<NodeIdentity>]>,
 }
 
 struct Client {
@@ -112,7 +114,10 @@ impl World {
         let publisher = Arc::new(Publisher::new(policy));
         #[expect(clippy::disallowed_methods, reason = "only differences of it are used")]
         let now = Instant::now();
+        let node = |index, name: &str| Arc::new(NodeIdentity { name: name.into(), region: RegionId::new(index).unwrap() });
+        let nodes: Arc<[_]> = [node(0, "node-eu"), node(1, "node-us")].into();
         let pools = Settings {
+            nodes: nodes.clone(),
             mode: setup.mode,
             size: setup.size,
             per_region_max: None,
@@ -141,6 +146,7 @@ impl World {
             said: String::new(),
             replies: Vec::new(),
             frozen: false,
+            nodes,
         }
     }
 
@@ -294,8 +300,7 @@ impl World {
                             continue;
                         }
                         let info = BackendInfo {
-                            node: format!("node-{region}").into(),
-                            region: request.region,
+                            node: self.nodes[request.region.index()].clone(),
                             parameters: parameters(),
                             process_id: 1,
                             secret: Default::default(),
