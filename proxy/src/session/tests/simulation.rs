@@ -153,9 +153,11 @@ fn simulate(setup: &Setup, seed: u64) {
 }
 
 fn same_in_every_cut(setup: &Setup, script: &str, said: &str, random: &mut Random, seed: u64) {
-    let cut = Cut::At(1 + random.below(30));
-    assert_same(said, &World::new(setup).play(script, cut), &format!("seed {seed}: cut"));
-    assert_same(said, &World::new(setup).play(script, Cut::OneByOne), &format!("seed {seed}: byte by byte"));
+    // What clients get; which of several idle servers answers is a matter of time.
+    let heard = |said: &str| said.lines().filter(|line| !line.starts_with("    ")).collect::<Vec<_>>().join("\n");
+    for cut in [Cut::At(1 + random.below(30)), Cut::OneByOne] {
+        assert_same(&heard(said), &heard(&World::new(setup).play(script, cut)), &format!("seed {seed}: {cut:?}"));
+    }
 }
 
 #[test]

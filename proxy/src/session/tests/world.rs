@@ -16,7 +16,7 @@ use crate::table::Publisher;
 use crate::wire::{Frame, Malformed, Mode, SqlState, Splitter, TransactionStatus, backend, frontend, parse_error};
 
 /// How bytes are delivered.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Cut {
     Whole,
     OneByOne,
