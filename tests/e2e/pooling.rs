@@ -1,6 +1,5 @@
 //! Many clients over few backends: no errors, no growth, and what breaks breaks for one client only.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use domicile_tests::process::wait_for;
 use domicile_tests::proxy::{Configuration, Proxy};
 use rustix::process::Signal;
 
-use crate::world::{World, pgbench, start, world};
+use crate::world::{World, pgbench, start, while_running, world};
 
 /// A configuration where all users are served by the European server without having to say so.
 fn european(world: &World, pool_mode: &'static str, pools: &str) -> Configuration {
@@ -38,26 +37,23 @@ fn five_hundred_clients_over_ten_backends() {
         return;
     }
     let proxy = start(&european(world, "transaction", "size = 10"));
-    let done = AtomicBool::new(false);
     let backends = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'bench' AND backend_type = 'client backend'";
-    let (memory, backends_max) = thread::scope(|scope| {
-        let watch = scope.spawn(|| {
-            let mut observer = world.eu.connect("demo").expect("a connection to the server");
-            let mut memory = Vec::new();
-            let mut backends_max = 0;
-            while !done.load(Ordering::Relaxed) {
-                memory.push(proxy.memory_kib());
-                let count = observer.query(backends).value().and_then(|count| count.parse().ok()).unwrap_or(0);
-                backends_max = backends_max.max(count);
-                thread::sleep(Duration::from_millis(250));
-            }
-            (memory, backends_max)
-        });
+    let watch = |goes_on: &dyn Fn() -> bool| {
+        let mut observer = world.eu.connect("demo").expect("a connection to the server");
+        let (mut memory, mut backends_max) = (Vec::new(), 0);
+        while goes_on() {
+            memory.push(proxy.memory_kib());
+            let count = observer.query(backends).value().and_then(|count| count.parse().ok()).unwrap_or(0);
+            backends_max = backends_max.max(count);
+            thread::sleep(Duration::from_millis(250));
+        }
+        (memory, backends_max)
+    };
+    let load = || {
         pgbench(&proxy, &["--protocol=simple", "--client=500", "--time=15"]);
         pgbench(&proxy, &["--protocol=extended", "--client=500", "--time=5"]);
-        done.store(true, Ordering::Relaxed);
-        watch.join().expect("the observer")
-    });
+    };
+    let ((memory, backends_max), ()) = while_running(watch, load);
     assert!((1..=10).contains(&backends_max), "{backends_max} backends");
     // The logins and the first answers are over in the first third; from there on nothing may grow.
     let later = &memory[memory.len() / 3..];

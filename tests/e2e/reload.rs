@@ -1,7 +1,6 @@
 //! SIGHUP and SIGTERM: a policy changes between two statements, never inside one, and nothing is dropped.
 
 use std::fs;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use domicile_tests::process::wait_for;
 use domicile_tests::proxy::{Configuration, Proxy};
 use rustix::process::Signal;
 
-use crate::world::{World, pgbench, start, tail, world};
+use crate::world::{World, pgbench, start, tail, while_running, world};
 
 const ALICE: Login<'_> = Login { user: "alice", password: "alice", database: "demo", parameters: &[] };
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -53,23 +52,19 @@ fn a_storm_of_reloads_disturbs_no_query() {
     };
     let [one, other] = ["\"eu-west\"", "\"eu-west\", \"us-east\""].map(configuration);
     let proxy = start(&one);
-    let done = AtomicBool::new(false);
-    let reloads = thread::scope(|scope| {
-        let storm = scope.spawn(|| {
-            let mut reloads = 0;
-            while !done.load(Ordering::Relaxed) {
-                reload(&proxy, if reloads % 2 == 0 { &other } else { &one });
-                reloads += 1;
-                thread::sleep(Duration::from_millis(100));
-            }
-            reloads
-        });
-        // 8 × 12 500 = 100 000 queries.
-        let said = pgbench(&proxy, &["--protocol=extended", "--client=8", "--transactions=12500"]);
-        done.store(true, Ordering::Relaxed);
-        assert!(said.contains("100000/100000"), "{said}");
-        storm.join().expect("the storm")
-    });
+    let storm = |goes_on: &dyn Fn() -> bool| {
+        let mut reloads = 0;
+        while goes_on() {
+            reload(&proxy, if reloads % 2 == 0 { &other } else { &one });
+            reloads += 1;
+            thread::sleep(Duration::from_millis(100));
+        }
+        reloads
+    };
+    // 8 × 12 500 = 100 000 queries.
+    let queries = || pgbench(&proxy, &["--protocol=extended", "--client=8", "--transactions=12500"]);
+    let (reloads, said) = while_running(storm, queries);
+    assert!(said.contains("100000/100000"), "{said}");
     assert!(reloads > 10, "only {reloads} reloads in 100 000 queries");
 }
 

@@ -2,6 +2,8 @@
 
 use std::process::{Command, Output};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use domicile_tests::cluster::Cluster;
@@ -102,4 +104,23 @@ fn pgbench_command() -> Command {
 pub fn tail(log: &str) -> String {
     let lines: Vec<&str> = log.lines().collect();
     lines[lines.len().saturating_sub(20)..].join("\n")
+}
+
+/// Runs `beside` on a thread of its own for as long as `work` takes, and returns what both did. It also ends when `work` panics.
+pub fn while_running<A: Send, B>(beside: impl FnOnce(&dyn Fn() -> bool) -> A + Send, work: impl FnOnce() -> B) -> (A, B) {
+    struct Done<'a>(&'a AtomicBool);
+    impl Drop for Done<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let beside = scope.spawn(|| beside(&|| !done.load(Ordering::Relaxed)));
+        let worked = {
+            let _done = Done(&done);
+            work()
+        };
+        (beside.join().expect("the thread beside"), worked)
+    })
 }

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! A worker enters the kernel once a turn. What a client or backend sends arrives in a buffer that the kernel has picked, the core
-//! looks at it there, and what the core lets through is sent from there. Accepted connections go to the
-//! control thread, which logs clients in and hands them back through the [`Mailbox`]; backends are opened in the same way.
+//! looks at it there, and what the core lets through is sent from there. Accepted connections go to the control thread, which logs
+//! clients in and hands them back through the [`Mailbox`]; backends are opened in the same way.
 //!
 //! What the kernel has decides how this is done, and nothing else:
 //!

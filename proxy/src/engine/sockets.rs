@@ -89,12 +89,12 @@ pub struct Socket {
     pub receiving: bool,
     /// The core wants no more bytes for now.
     pub paused: bool,
-    /// What it brings is queued at a socket that has too much; it stands in that one's list `held_back`.
-    pub held_back_by_queue: bool,
+    /// What it brings is queued at its `full_destination`, which has too much already; it stands in that one's list `held_back`.
+    pub is_held_back: bool,
     /// There was no buffer for it; it stands in the list of its side.
     pub without_buffer: bool,
 
-    /// The last socket to which its bytes went that had too much in its queue.
+    /// The last socket to which its bytes went that had too much in its queue then.
     pub full_destination: Option<SocketId>,
     /// Sockets that are not read until this one's queue is shorter.
     pub held_back: Vec<SocketId>,
@@ -112,7 +112,7 @@ impl Socket {
             send_is_due: false,
             receiving: false,
             paused: false,
-            held_back_by_queue: false,
+            is_held_back: false,
             without_buffer: false,
             full_destination: None,
             held_back: Vec::new(),

@@ -54,6 +54,16 @@ pub enum Current<'a> {
     },
 }
 
+impl Current<'_> {
+    /// Where the bytes came from.
+    fn from(&self) -> Option<SocketId> {
+        match self {
+            Self::Nothing => None,
+            Self::Chunk { from, .. } | Self::Early { from, .. } => Some(*from),
+        }
+    }
+}
+
 /// The sockets of a worker and what is under way at them.
 pub struct Traffic<'uring> {
     /// The way to the kernel.
@@ -75,7 +85,7 @@ pub struct Traffic<'uring> {
     turn: u64,
     turn_of_tick: u64,
     ticks: u64,
-    /// Whether the next turn must not wait, because sends that were only just started may be what keeps the buffers.
+    /// The next turn must not wait: there is more to do for those without a buffer, and the kernel may have nothing to say.
     look_again: bool,
 }
 
@@ -149,13 +159,8 @@ impl<'uring> Traffic<'uring> {
     pub fn receive(&mut self, id: SocketId) {
         let Some(socket) = self.sockets.get(id) else { return };
         let wanted = matches!(socket.phase, Phase::Open | Phase::Flushing | Phase::Lingering)
-            && !(socket.receiving || socket.paused || socket.held_back_by_queue || socket.without_buffer);
-        if !wanted {
-            return;
-        }
-        if let Some(destination) = socket.full_destination.take()
-            && self.hold_back(id, destination)
-        {
+            && !(socket.receiving || socket.paused || socket.is_held_back || socket.without_buffer);
+        if !wanted || self.hold_back(id) {
             return;
         }
         let Some(socket) = self.sockets.get(id) else { return };
@@ -170,6 +175,15 @@ impl<'uring> Traffic<'uring> {
             self.ring.receive(socket.fd.as_fd(), group(side), credit, token);
         } else {
             self.ring.receive_once(socket.fd.as_fd(), group(side), token);
+        }
+    }
+
+    /// The core has dealt with what a receive has brought; `ended`: it was the last.
+    pub fn go_on_receiving(&mut self, id: SocketId, ended: bool) {
+        if ended {
+            self.receive(id);
+        } else if self.sockets.get(id).is_some_and(|socket| has_too_much_itself(socket)) {
+            self.cancel_receive(id);
         }
     }
 
@@ -222,7 +236,7 @@ impl<'uring> Traffic<'uring> {
             (Payload::Span { .. }, Current::Nothing) => false,
         };
         if !known {
-            // The stream would have a hole, so it ends here. Both its ends learn it from the socket.
+            // The stream would have a hole, so it ends here; the receive at this socket tells the core.
             tracing::error!("an output names bytes that are not part of what arrived; its connection is closed");
             shutdown(socket);
             return;
@@ -230,51 +244,74 @@ impl<'uring> Traffic<'uring> {
         if !mem::replace(&mut socket.send_is_due, true) {
             self.due.push(to);
         }
-        if socket.queue.bytes() >= QUEUE_HIGH_BYTES {
-            let side = socket.owner.side();
-            self.note_full(to, side, current);
+        let (is_full, side) = (socket.queue.bytes() >= QUEUE_HIGH_BYTES, socket.owner.side());
+        // What a backend is sent for somebody else than the client that holds it back: it serves that one now.
+        if side == Side::Backend
+            && let Some(holder) = socket.full_destination
+            && current.from() != Some(holder)
+        {
+            socket.full_destination = None;
+            if mem::take(&mut socket.is_held_back) {
+                self.receive(to);
+            }
+        }
+        if is_full && let Some(from) = current.from() {
+            self.note_full(from, to, side);
         }
     }
 
-    fn note_full(&mut self, to: SocketId, side: Side, current: &Current<'_>) {
-        let (from, from_side) = match current {
-            Current::Nothing => return,
-            Current::Chunk { span, from } => (*from, span.side()),
-            Current::Early { from, .. } => (*from, Side::Frontend),
-        };
-        let holds_back = match (from_side, side) {
-            (Side::Frontend, Side::Backend) | (Side::Backend, Side::Frontend) => true,
-            // A client that does not read the answers to what it sends.
-            (Side::Frontend, Side::Frontend) => from == to,
+    /// Bytes from `from` have gone to `to`, a socket of `side`, which has too much in its queue.
+    fn note_full(&mut self, from: SocketId, to: SocketId, side: Side) {
+        let Some(socket) = self.sockets.get(from) else { return };
+        match (socket.owner.side(), side) {
+            (Side::Frontend, Side::Backend) | (Side::Backend, Side::Frontend) => socket.full_destination = Some(to),
+            // What a client sends led to something for another, or for itself (see `has_too_much_itself`).
+            (Side::Frontend, Side::Frontend) => {}
             // A backend's answer made the core send to a backend what it had held back. Not reading the one until the other has read
             // could stop both for ever.
-            (Side::Backend, Side::Backend) => false,
-        };
-        if holds_back && let Some(socket) = self.sockets.get(from) {
-            socket.full_destination = Some(to);
+            (Side::Backend, Side::Backend) => {}
         }
     }
 
-    /// Does not read `id` until the queue of `destination` is shorter. False: it is short enough.
-    fn hold_back(&mut self, id: SocketId, destination: SocketId) -> bool {
+    /// If what `id` brings goes where too much is queued, notes that it is not read until that has changed. False: it may be read.
+    fn hold_back(&mut self, id: SocketId) -> bool {
+        let Some(socket) = self.sockets.get(id) else { return false };
+        let destination = if has_too_much_itself(socket) { Some(id) } else { socket.full_destination.take() };
+        let Some(destination) = destination else { return false };
         match self.sockets.get(destination) {
             Some(full) if matches!(full.phase, Phase::Open) && full.queue.bytes() >= QUEUE_HIGH_BYTES => full.held_back.push(id),
             Some(_) | None => return false,
         }
         if let Some(socket) = self.sockets.get(id) {
-            socket.held_back_by_queue = true;
+            socket.full_destination = Some(destination);
+            socket.is_held_back = true;
         }
         true
     }
 
-    /// Reads those again that were held back by a socket whose queue is shorter now, or that is going away.
-    fn let_go(&mut self, held_back: Vec<SocketId>) {
+    /// Reads those again that were held back by `holder`, whose queue is shorter now, or that is going away.
+    fn let_go(&mut self, holder: SocketId, held_back: Vec<SocketId>) {
         for id in held_back {
-            if let Some(socket) = self.sockets.get(id) {
-                socket.held_back_by_queue = false;
+            if let Some(socket) = self.sockets.get(id)
+                && socket.full_destination == Some(holder)
+            {
+                socket.full_destination = None;
+                socket.is_held_back = false;
                 self.receive(id);
             }
         }
+    }
+
+    /// Nothing can be sent to this peer any more. True: what it has sent last may still be on its way to us (a backend tells why it
+    /// closes), and the end of that will say that it is gone.
+    pub fn break_off(&mut self, id: SocketId) -> bool {
+        let Some(socket) = self.sockets.get(id) else { return false };
+        socket.queue.clear(&mut self.groups);
+        shutdown(socket);
+        let receiving = socket.receiving;
+        let held_back = mem::take(&mut socket.held_back);
+        self.let_go(id, held_back);
+        receiving
     }
 
     /// A send has completed, with so many bytes of it sent.
@@ -286,7 +323,7 @@ impl<'uring> Traffic<'uring> {
         }
         if socket.queue.bytes() < QUEUE_LOW_BYTES && !socket.held_back.is_empty() {
             let held_back = mem::take(&mut socket.held_back);
-            self.let_go(held_back);
+            self.let_go(id, held_back);
         }
     }
 
@@ -302,12 +339,12 @@ impl<'uring> Traffic<'uring> {
         }
         socket.phase = Phase::Flushing;
         socket.paused = false;
-        socket.held_back_by_queue = false;
+        socket.is_held_back = false;
         socket.full_destination = None;
         let held_back = mem::take(&mut socket.held_back);
         self.ending.push_back((id, self.ticks + FLUSH_TICKS_MAX));
         self.receive(id);
-        self.let_go(held_back);
+        self.let_go(id, held_back);
     }
 
     /// A socket that was flushed has nothing left to send.
@@ -332,7 +369,7 @@ impl<'uring> Traffic<'uring> {
             self.ring.cancel(id.token(Operation::Send));
         }
         self.cancel_receive(id);
-        self.let_go(held_back);
+        self.let_go(id, held_back);
         self.close_if_idle(id);
     }
 
@@ -453,6 +490,11 @@ impl<'uring> Traffic<'uring> {
         }
         sockets > 0
     }
+}
+
+/// Whether this is a client that does not read what it is sent: then it is not read either.
+fn has_too_much_itself(socket: &Socket) -> bool {
+    matches!((&socket.phase, socket.owner), (Phase::Open, Owner::Frontend(_))) && socket.queue.bytes() >= QUEUE_HIGH_BYTES
 }
 
 /// Makes a connection end as if its peer had closed it.

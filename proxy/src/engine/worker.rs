@@ -165,9 +165,7 @@ impl<'uring> Worker<'uring> {
                 }
                 self.carry_out(&Current::Chunk { span: &span, from: id });
                 self.traffic.groups.release(span);
-                if completion.is_last() {
-                    self.traffic.receive(id);
-                }
+                self.traffic.go_on_receiving(id, completion.is_last());
             }
             (Some((true, _)), None) => match -completion.result {
                 libc::ENOBUFS => self.traffic.wait_for_buffer(id),
@@ -216,7 +214,11 @@ impl<'uring> Worker<'uring> {
         let is_empty = socket.queue.is_empty();
         match (&socket.phase, socket.owner) {
             (Phase::Closing, _) => self.traffic.close_if_idle(id),
-            (Phase::Open, _) if failed => self.peer_is_gone(id, true),
+            (Phase::Open, _) if failed => {
+                if !self.traffic.break_off(id) {
+                    self.peer_is_gone(id, true);
+                }
+            }
             (Phase::Flushing, _) if failed => self.traffic.close(id),
             (Phase::Flushing, _) if is_empty => self.traffic.linger(id),
             (Phase::Open, Owner::Backend(key)) if is_empty => {
@@ -283,6 +285,9 @@ impl<'uring> Worker<'uring> {
     }
 
     fn hear(&mut self, message: ToWorker) {
+        if self.stopping.is_some() {
+            return;
+        }
         match message {
             ToWorker::Client { socket, login, early } => return self.admit_client(socket, login, &early),
             ToWorker::BackendOpened { ticket, socket, info } => {

@@ -94,6 +94,11 @@ impl Backend {
         &self.node
     }
 
+    /// Whether its node is configured otherwise by now, so that it is to be given back between two transactions.
+    pub fn is_retired(&self) -> bool {
+        self.retired
+    }
+
     /// Where it is.
     pub fn state(&self) -> State {
         self.state

@@ -19,7 +19,10 @@ mod quota;
 mod tests;
 
 pub use backend::{Backend, MovedBackend, State};
-pub use key::{BackendInfo, BackendKey, NodeIdentity, OpenError, OpenRequest, OpenTicket, Parameters, PoolKey, Proof, SessionKey, StartupSettings};
+pub use key::{
+    BackendInfo, BackendKey, NodeIdentity, OpenError, OpenRequest, OpenTicket, Parameters, PoolKey, Proof, SessionKey,
+    StartupSettings,
+};
 pub use owed::{Effect, Kind, OwedReplies, Progress, Reply, Rule, Script, Unexpected};
 pub use pools::{Checkout, Farewell, Order, PoolIndex, PoolMode, Pools, Settings, WaitFailure};
 pub use quota::Quotas;

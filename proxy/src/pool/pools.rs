@@ -254,9 +254,9 @@ impl Pools {
     }
 
     fn forget_if_unused(&mut self, index: PoolIndex) {
-        let unused = self.pool(index).is_some_and(|pool| {
-            pool.users == 0 && pool.open == 0 && pool.opening == 0 && pool.waiting.is_empty()
-        });
+        let unused = self
+            .pool(index)
+            .is_some_and(|pool| pool.users == 0 && pool.open == 0 && pool.opening == 0 && pool.waiting.is_empty());
         if unused && let Some(pool) = self.pools[index.0 as usize].take() {
             self.by_key.remove(&pool.key);
             self.free_pools.push(index.0);

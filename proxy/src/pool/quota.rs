@@ -43,12 +43,8 @@ impl Quotas {
         if let Some(quota) = pools.get(key) {
             return quota.clone();
         }
-        let quota = Arc::new(Quota {
-            open: AtomicU32::new(0),
-            region_open,
-            hungry: AtomicU64::new(0),
-            starving: AtomicU64::new(0),
-        });
+        let quota =
+            Arc::new(Quota { open: AtomicU32::new(0), region_open, hungry: AtomicU64::new(0), starving: AtomicU64::new(0) });
         pools.insert(key.clone(), quota.clone());
         quota
     }

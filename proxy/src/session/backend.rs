@@ -6,9 +6,9 @@
 use super::client::{Preamble, Session, Wait};
 use super::output::{Feed, Output, Outputs, Payload, farewell, tell};
 use super::{Common, Core, Refusal, Sessions};
-use crate::sql;
 use crate::limits::BACKEND_MESSAGE_BYTES_MAX;
 use crate::pool::{BackendKey, Effect, Farewell, Kind, PoolMode, Progress, Reply, Rule, SessionKey, State};
+use crate::sql;
 use crate::wire::tag::backend as tag;
 use crate::wire::{Frame, Malformed, Mode, SqlState, TransactionStatus, backend, frontend};
 
@@ -24,9 +24,21 @@ impl From<Malformed> for Broken {
 /// Which messages are read whole: those that the core looks into, and those that are small anyway.
 fn mode(message: u8, body_len: usize) -> Result<Mode, Broken> {
     match message {
-        tag::READY_FOR_QUERY | tag::COMMAND_COMPLETE | tag::PARAMETER_STATUS | tag::PARSE_COMPLETE | tag::BIND_COMPLETE
-        | tag::CLOSE_COMPLETE | tag::NO_DATA | tag::PORTAL_SUSPENDED | tag::EMPTY_QUERY_RESPONSE | tag::COPY_DONE => {
-            if body_len > BACKEND_MESSAGE_BYTES_MAX { Err(Broken) } else { Ok(Mode::Gather) }
+        tag::READY_FOR_QUERY
+        | tag::COMMAND_COMPLETE
+        | tag::PARAMETER_STATUS
+        | tag::PARSE_COMPLETE
+        | tag::BIND_COMPLETE
+        | tag::CLOSE_COMPLETE
+        | tag::NO_DATA
+        | tag::PORTAL_SUSPENDED
+        | tag::EMPTY_QUERY_RESPONSE
+        | tag::COPY_DONE => {
+            if body_len > BACKEND_MESSAGE_BYTES_MAX {
+                Err(Broken)
+            } else {
+                Ok(Mode::Gather)
+            }
         }
         _ => Ok(Mode::Stream),
     }
@@ -72,7 +84,9 @@ impl Core {
                     continue;
                 }
                 Frame::Whole { tag, range } | Frame::Head { tag, range, .. } => (tag, &chunk[range.clone()], Ok(range)),
-                Frame::Gathered { tag, ref bytes } | Frame::GatheredHead { tag, ref bytes, .. } => (tag, &bytes[..], Err(bytes.clone())),
+                Frame::Gathered { tag, ref bytes } | Frame::GatheredHead { tag, ref bytes, .. } => {
+                    (tag, &bytes[..], Err(bytes.clone()))
+                }
             };
             let body = payload.get(5..).unwrap_or_default();
             let Ok((route, event)) = self.common.reply(&mut self.sessions, key, message, body, out) else {
@@ -343,7 +357,9 @@ impl Common {
             } else {
                 session.region.commit();
             }
-            if session.is_quiet() && let Some(local) = &mut session.local {
+            if session.is_quiet()
+                && let Some(local) = &mut session.local
+            {
                 local.portals.clear();
             }
         }

@@ -39,7 +39,8 @@ impl Common {
                 }
                 [statement] => match &statement.kind {
                     sql::Kind::Refused(refused) => {
-                        let refusal = Refusal { hint: refused.hint, ..Refusal::new(refused.sqlstate, refused.message.to_string()) };
+                        let refusal =
+                            Refusal { hint: refused.hint, ..Refusal::new(refused.sqlstate, refused.message.to_string()) };
                         return self.fail_unit(session, &refusal, out);
                     }
                     sql::Kind::Other { state: Some(state) } => {
@@ -159,7 +160,8 @@ impl Common {
         };
         let Some(statement) = statement else { return self.pass(session, Kind::Describe, "Describe", out) };
         let parameters = matches!(target, Target::Statement).then(backend::parameter_description_empty);
-        let rows = column(statement.kind.as_ref()).map_or_else(backend::no_data, |column| backend::row_description_text(column, 0));
+        let rows =
+            column(statement.kind.as_ref()).map_or_else(backend::no_data, |column| backend::row_description_text(column, 0));
         self.answer(session, super::plan::joined([parameters, Some(rows)]), out);
         Verdict::Done
     }

@@ -11,7 +11,7 @@ use super::{Common, Refusal};
 use crate::policy::{Denial, Requirement, Subject};
 use crate::pool::{BackendKey, Checkout, Farewell, Kind, PoolKey, Reply, Rule};
 use crate::region::{RegionId, SessionRegion};
-use crate::wire::{SqlState, TransactionStatus, backend, frontend};
+use crate::wire::{Report, Severity, SqlState, TransactionStatus, backend, encode_notice, frontend};
 
 /// What the gate says.
 pub(super) enum Gate {
@@ -63,18 +63,25 @@ impl Common {
         };
         let served_by = permit.region();
         if let Some(key) = session.backend {
-            let bound_to = self.pools.get(key).map(|backend| backend.region());
-            if bound_to == Some(served_by) {
+            let bound_to = self.pools.get(key).map(|backend| (backend.region(), backend.is_retired()));
+            let in_transaction = session.unit.touched || self.backend_in_transaction(session);
+            let stays = match bound_to {
+                Some((region, retired)) => region == served_by && (!retired || in_transaction || !session.is_quiet()),
+                None => false,
+            };
+            if stays {
                 self.permitted(session, region, permit.requirement(), served_by, message, out);
                 return self.open_gate(session, key, out);
             }
             if !session.is_quiet() {
                 return Gate::Hold(Wait::Quiet);
             }
-            if session.unit.touched || self.backend_in_transaction(session) {
+            if in_transaction {
                 return Gate::Refuse(Refusal::region_changes_too_late());
             }
-            self.give_up_backend(session, out);
+            let moved = bound_to.is_some_and(|(region, _)| region != served_by);
+            let why = if moved { "the session leaves its region" } else { "the node of this session has been reconfigured" };
+            self.give_up_backend(session, why, out);
         }
         let requirement = permit.requirement();
         let pool = self.pool_of(session, served_by);
@@ -206,7 +213,8 @@ impl Common {
     /// Notes that something goes to the session's backend, and what it asks for. False: the server will ignore it.
     pub(super) fn note_sent(&mut self, session: &mut Session, key: BackendKey, asks: Option<(Kind, Rule)>) -> bool {
         let Some(backend) = self.pools.get(key) else { return false };
-        backend.unflushed = true;
+        // An answer of the proxy's own only stands in the queue.
+        backend.unflushed |= !matches!(asks, Some((Kind::Local, _)));
         let Some((kind, rule)) = asks else { return true };
         if !backend.owed.push(Reply { session: Some(session.key), kind, rule }) {
             return false;
@@ -221,22 +229,21 @@ impl Common {
     }
 
     /// The session and its backend part. A backend that is not at rest is closed by the pool.
-    pub(super) fn give_up_backend(&mut self, session: &mut Session, out: &mut Outputs) {
+    pub(super) fn give_up_backend(&mut self, session: &mut Session, why: &str, out: &mut Outputs) {
         let Some(key) = session.backend.take() else { return };
         let now = self.now;
         self.pools.release(key, now);
         if self.settings.pools.mode == crate::pool::PoolMode::Session && session.is_quiet() {
-            session.tell(
-                crate::wire::encode_notice(&crate::wire::Report {
-                    severity: crate::wire::Severity::Notice,
-                    sqlstate: SqlState::SUCCESSFUL_COMPLETION,
-                    message: "the session leaves its region; prepared statements, temporary tables and settings made there are gone",
-                    detail: None,
-                    hint: None,
-                    position: None,
-                }),
-                out,
-            );
+            let message = format!("{why}; prepared statements, temporary tables and settings made there are gone");
+            let report = Report {
+                severity: Severity::Notice,
+                sqlstate: SqlState::SUCCESSFUL_COMPLETION,
+                message: &message,
+                detail: None,
+                hint: None,
+                position: None,
+            };
+            session.tell(encode_notice(&report), out);
         }
     }
 

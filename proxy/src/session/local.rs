@@ -32,7 +32,9 @@ pub(super) struct LocalStatement {
 /// What a row of a local statement is called.
 pub(super) fn column(kind: Option<&sql::Kind>) -> Option<&str> {
     match kind? {
-        sql::Kind::ShowRegion { column } | sql::Kind::ShowNode { column } | sql::Kind::SetConfigRegion { column, .. } => Some(column),
+        sql::Kind::ShowRegion { column } | sql::Kind::ShowNode { column } | sql::Kind::SetConfigRegion { column, .. } => {
+            Some(column)
+        }
         sql::Kind::SetRegion { .. }
         | sql::Kind::ResetRegion { .. }
         | sql::Kind::ResetAll

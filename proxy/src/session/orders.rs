@@ -83,7 +83,9 @@ fn explain(error: &Arc<OpenError>, region: &str) -> Result<Refusal, bytes::Bytes
         OpenError::NoNode => failed(format!("region \"{region}\" has no node any more")),
         OpenError::Refused { node } => failed(format!("node \"{node}\" of region \"{region}\" refused the connection")),
         OpenError::TimedOut { node } => failed(format!("node \"{node}\" of region \"{region}\" did not answer in time")),
-        OpenError::Unreachable { node, text } => failed(format!("node \"{node}\" of region \"{region}\" cannot be reached: {text}")),
+        OpenError::Unreachable { node, text } => {
+            failed(format!("node \"{node}\" of region \"{region}\" cannot be reached: {text}"))
+        }
         OpenError::Protocol { node, text } => failed(format!("login at node \"{node}\" of region \"{region}\" failed: {text}")),
         OpenError::LoginFailed { error, fatal_for_client: true, .. } => Err(error.clone()),
         OpenError::LoginFailed { error, sqlstate, .. } => {

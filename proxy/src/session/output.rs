@@ -8,9 +8,7 @@ use bytes::Bytes;
 
 use super::Refusal;
 use crate::policy::Reason;
-use crate::pool::{
-    self, BackendKey, Farewell, MovedBackend, OpenRequest, OpenTicket, Parameters, SessionKey, StartupSettings,
-};
+use crate::pool::{self, BackendKey, Farewell, MovedBackend, OpenRequest, OpenTicket, Parameters, SessionKey, StartupSettings};
 use crate::region::RegionId;
 use crate::wire::SqlState;
 

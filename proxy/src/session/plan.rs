@@ -209,7 +209,9 @@ impl Walk<'_> {
             }
             Kind::Savepoint { name } => {
                 if !self.region.has_room() {
-                    return Err(Refusal::new(SqlState::PROGRAM_LIMIT_EXCEEDED, "too many savepoints after a change of region").into());
+                    return Err(
+                        Refusal::new(SqlState::PROGRAM_LIMIT_EXCEEDED, "too many savepoints after a change of region").into()
+                    );
                 }
                 Ok(self.backend(Some(Effect::Savepoint(name.clone()))))
             }
@@ -227,11 +229,9 @@ impl Walk<'_> {
                 self.check_place()?;
                 Ok(Item::Backend(None))
             }
-            Kind::Refused(refused) => Err(Refusal {
-                hint: refused.hint,
-                ..Refusal::new(refused.sqlstate, refused.message.to_string())
+            Kind::Refused(refused) => {
+                Err(Refusal { hint: refused.hint, ..Refusal::new(refused.sqlstate, refused.message.to_string()) }.into())
             }
-            .into()),
             Kind::Other { state } => {
                 if let Some(state) = state {
                     self.leaves_behind(*state)?;

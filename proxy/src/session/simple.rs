@@ -106,7 +106,9 @@ impl Common {
 
     /// A message that no backend need see.
     fn answer_plan(&mut self, session: &mut Session, plan: Plan, facts: &Facts, text: &[u8], out: &mut Outputs) -> Verdict {
-        if !plan.defer.is_empty() && let Err(refusal) = defer(session, &plan, facts, text) {
+        if !plan.defer.is_empty()
+            && let Err(refusal) = defer(session, &plan, facts, text)
+        {
             return self.fail_query(session, &refusal, out);
         }
         for item in plan.items {
@@ -175,7 +177,9 @@ impl Common {
         if !session.region.is_open() && !script.effects.iter().any(|(_, effect)| matches!(effect, Effect::Set(..))) {
             script.effects.clear();
         }
-        if plan.dirty && let Some(backend) = self.pools.get(key) {
+        if plan.dirty
+            && let Some(backend) = self.pools.get(key)
+        {
             backend.dirty = true;
         }
         let plain = script.inserts.is_empty() && script.effects.is_empty();
@@ -343,7 +347,10 @@ fn defer(session: &mut Session, plan: &Plan, facts: &Facts, text: &[u8]) -> Resu
         };
         match &mut session.deferred {
             Some(deferred) if deferred.statements >= DEFERRED_STATEMENTS_MAX => {
-                return Err(Refusal::new(SqlState::PROGRAM_LIMIT_EXCEEDED, "too many SET TRANSACTION before the first statement"));
+                return Err(Refusal::new(
+                    SqlState::PROGRAM_LIMIT_EXCEEDED,
+                    "too many SET TRANSACTION before the first statement",
+                ));
             }
             Some(deferred) => {
                 deferred.text.push(b';');

@@ -6,14 +6,17 @@ use super::world::{Setup, bound_to, check, transaction_mode};
 
 #[test]
 fn a_statement_from_parse_to_sync() {
-    check(transaction_mode(), "
+    check(
+        transaction_mode(),
+        "
         P :SET helios.region = 'eu' | B : | D P: | E | S
         P :SELECT 1 | B : | D P: | E | S
         P :SELECT 1 | D S: | H
         B : | E | S
         S
         P :  | B : | D P: | E | S
-    ", expect![[r#"
+    ",
+        expect![[r#"
         P :SET helios.region = 'eu' | B : | D P: | E | S
           1
           2
@@ -54,17 +57,21 @@ fn a_statement_from_parse_to_sync() {
           n
           I
           Z I
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_block_discards_up_to_sync() {
-    check(transaction_mode(), "
+    check(
+        transaction_mode(),
+        "
         P :SET helios.region = 'antarctica' | B : | E | S
         P :SELECT 1 | B : | D P: | E | S
         P :SELECT 1 | S
         P :SET helios.region = 'eu' | B : | E | P :SELECT 1 | B : | E | S
-    ", expect![[r#"
+    ",
+        expect![[r#"
         P :SET helios.region = 'antarctica' | B : | E | S
           1
           2
@@ -91,19 +98,23 @@ fn a_block_discards_up_to_sync() {
             eu: B :
             eu: E 
             eu: S
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn settings_are_undone_with_their_unit() {
-    check(transaction_mode(), "
+    check(
+        transaction_mode(),
+        "
         P :SET helios.region = 'eu' | B : | E | P :SELECT fail | B : | E | S
         Q SHOW helios.region
         P :SET helios.region = 'antarctica' | B : | E | P :SELECT 1 | B : | E | S
         Q SHOW helios.region
         P :SET LOCAL helios.region = 'us' | B : | E | P :SELECT 1 | B : | E | S
         Q SHOW helios.region
-    ", expect![[r#"
+    ",
+        expect![[r#"
         P :SET helios.region = 'eu' | B : | E | P :SELECT fail | B : | E | S
           1
           2
@@ -152,18 +163,22 @@ fn settings_are_undone_with_their_unit() {
           D 
           C SHOW
           Z I
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_refusal_behind_statements_of_the_unit_aborts_them() {
-    check(transaction_mode(), "
+    check(
+        transaction_mode(),
+        "
         Q SET helios.region = 'eu'
         P :INSERT 1 | B : | E | P :SET helios.region = 'us' | B : | E | P :INSERT 2 | B : | E | S
         P :INSERT 1 | B : | E | P :SET helios.region = 'eu' | B : | E | P :SELECT 2 | B : | E | S
         Q SHOW helios.region
         P :INSERT 1 | B : | E | P :LISTEN x | B : | E | S
-    ", expect![[r#"
+    ",
+        expect![[r#"
         Q SET helios.region = 'eu'
           C SET
           Z I
@@ -215,12 +230,15 @@ fn a_refusal_behind_statements_of_the_unit_aborts_them() {
             eu: E 
             eu: E domicile: no such portal
             eu: S
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn transactions_in_units() {
-    check(transaction_mode(), "
+    check(
+        transaction_mode(),
+        "
         Q SET helios.region = 'eu'
         P :BEGIN | B : | E | P :SELECT 1 | B : | E | S
         P :COMMIT | B : | D P: | E | S
@@ -242,7 +260,8 @@ fn transactions_in_units() {
         P :SELECT 1 | S
         P :COMMIT | B : | E | S
         P :COMMIT | B : | E | S
-    ", expect![[r#"
+    ",
+        expect![[r#"
         Q SET helios.region = 'eu'
           C SET
           Z I
@@ -418,17 +437,21 @@ fn transactions_in_units() {
           N WARNING 25P01: there is no transaction in progress
           C COMMIT
           Z I
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn rollback_is_let_through_when_the_grant_has_shrunk() {
-    check(Setup { source: bound_to(&["eu", "us"]), ..transaction_mode() }, "
+    check(
+        Setup { source: bound_to(&["eu", "us"]), ..transaction_mode() },
+        "
         P :BEGIN | B : | E | P :SELECT 1 | B : | E | S
         !grant us
         P :ROLLBACK | B : | E | S
         P :SELECT 1 | B : | E | S
-    ", expect![[r#"
+    ",
+        expect![[r#"
         P :BEGIN | B : | E | P :SELECT 1 | B : | E | S
           1
           2
@@ -458,5 +481,6 @@ fn rollback_is_let_through_when_the_grant_has_shrunk() {
           audit: denied "eu" at Parse by residency.bind[0]
           E ERROR 42501: permission denied for region "eu"
           Z I
-    "#]]);
+    "#]],
+    );
 }

@@ -6,7 +6,9 @@ use super::world::{Setup, check, session_mode, transaction_mode};
 
 #[test]
 fn a_region_that_is_down_is_an_error_and_never_a_detour() {
-    check(transaction_mode(), "
+    check(
+        transaction_mode(),
+        "
         !down eu
         Q SET helios.region = 'eu'; SELECT 1
         Q SELECT 1
@@ -22,7 +24,8 @@ fn a_region_that_is_down_is_an_error_and_never_a_detour() {
         Q SELECT 1
         Q SELECT 1
         Q ROLLBACK
-    ", expect![[r#"
+    ",
+        expect![[r#"
         !down eu
         Q SET helios.region = 'eu'; SELECT 1
           C SET
@@ -75,12 +78,15 @@ fn a_region_that_is_down_is_an_error_and_never_a_detour() {
         Q ROLLBACK
           C ROLLBACK
           Z I
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_backend_that_breaks_takes_its_session_with_it_and_no_other() {
-    check(transaction_mode(), "
+    check(
+        transaction_mode(),
+        "
         Q SET helios.region = 'eu'; SELECT 1
         b> Q SET helios.region = 'eu'
         !kill eu
@@ -92,7 +98,8 @@ fn a_backend_that_breaks_takes_its_session_with_it_and_no_other() {
         !thaw
         b> Q BEGIN; SELECT 5
         !kill eu
-    ", expect![[r#"
+    ",
+        expect![[r#"
         Q SET helios.region = 'eu'; SELECT 1
           C SET
           T
@@ -133,17 +140,21 @@ fn a_backend_that_breaks_takes_its_session_with_it_and_no_other() {
         !kill eu
           b: E FATAL 08006: server connection to node "node-eu" was lost
           b: closed
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_client_that_leaves_takes_its_transaction_with_it() {
-    check(Setup { size: 1, ..transaction_mode() }, "
+    check(
+        Setup { size: 1, ..transaction_mode() },
+        "
         Q SET helios.region = 'eu'; BEGIN; SELECT 1
         b> Q SET helios.region = 'eu'; SELECT 2
         !leave a
         b> Q SELECT 3
-    ", expect![[r#"
+    ",
+        expect![[r#"
         Q SET helios.region = 'eu'; BEGIN; SELECT 1
           C SET
           C BEGIN
@@ -167,12 +178,15 @@ fn a_client_that_leaves_takes_its_transaction_with_it() {
           b: C SELECT 1
           b: Z I
             eu: Q SELECT 3
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_client_that_leaves_while_a_reply_is_owed() {
-    check(Setup { size: 1, ..transaction_mode() }, "
+    check(
+        Setup { size: 1, ..transaction_mode() },
+        "
         !freeze
         Q SET helios.region = 'eu'; SELECT 1
         !leave a
@@ -181,7 +195,8 @@ fn a_client_that_leaves_while_a_reply_is_owed() {
         b> P :SELECT 1 | H
         !leave b
         c> Q SET helios.region = 'eu'; SELECT 3
-    ", expect![[r#"
+    ",
+        expect![[r#"
         !freeze
         Q SET helios.region = 'eu'; SELECT 1
           C SET
@@ -208,12 +223,15 @@ fn a_client_that_leaves_while_a_reply_is_owed() {
           c: C SELECT 1
           c: Z I
             eu: Q                         ; SELECT 3
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn waiting_is_first_come_first_served_and_ends() {
-    check(Setup { size: 1, ..transaction_mode() }, "
+    check(
+        Setup { size: 1, ..transaction_mode() },
+        "
         Q SET helios.region = 'eu'; BEGIN; SELECT 1
         b> Q SET helios.region = 'eu'; SELECT 2 | Q SHOW helios.region
         c> Q SET helios.region = 'eu'; SELECT 3
@@ -225,7 +243,8 @@ fn waiting_is_first_come_first_served_and_ends() {
         b> Q SELECT 6
         Q COMMIT
         b> Q SHOW helios.region
-    ", expect![[r#"
+    ",
+        expect![[r#"
         Q SET helios.region = 'eu'; BEGIN; SELECT 1
           C SET
           C BEGIN
@@ -285,16 +304,20 @@ fn waiting_is_first_come_first_served_and_ends() {
           b: D eu
           b: C SHOW
           b: Z I
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn begin_that_the_server_refuses() {
-    check(transaction_mode(), "
+    check(
+        transaction_mode(),
+        "
         Q SET helios.region = 'eu'
         P :BEGIN BAD | B : | E | S
         Q SELECT 1
-    ", expect![[r#"
+    ",
+        expect![[r#"
         Q SET helios.region = 'eu'
           C SET
           Z I
@@ -307,12 +330,15 @@ fn begin_that_the_server_refuses() {
           C SELECT 1
           Z I
             eu: Q SELECT 1
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_backend_that_says_what_nobody_asked_for() {
-    check(session_mode(), "
+    check(
+        session_mode(),
+        "
         Q SET helios.region = 'eu'; SELECT 1
         !server eu notice
         !server eu timezone
@@ -322,7 +348,8 @@ fn a_backend_that_says_what_nobody_asked_for() {
         !server eu idle
         c> Q SET helios.region = 'eu'; SELECT 1
         !server eu sjis
-    ", expect![[r#"
+    ",
+        expect![[r#"
         Q SET helios.region = 'eu'; SELECT 1
           C SET
           T
@@ -366,18 +393,22 @@ fn a_backend_that_says_what_nobody_asked_for() {
           c: E FATAL 08006: node "node-eu" broke the protocol
           c: closed
             eu: closed: Abrupt
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn an_idle_backend_that_speaks_is_closed() {
-    check(transaction_mode(), "
+    check(
+        transaction_mode(),
+        "
         Q SET helios.region = 'eu'; SELECT 1
         !server eu timezone
         Q SELECT 2
         !server eu notice
         Q SELECT 3
-    ", expect![[r#"
+    ",
+        expect![[r#"
         Q SET helios.region = 'eu'; SELECT 1
           C SET
           T
@@ -402,18 +433,22 @@ fn an_idle_backend_that_speaks_is_closed() {
           C SELECT 1
           Z I
             eu: Q SELECT 3
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn an_end_of_work_waits_for_transactions() {
-    check(transaction_mode(), "
+    check(
+        transaction_mode(),
+        "
         Q SET helios.region = 'eu'; BEGIN; SELECT 1
         b> Q SET helios.region = 'eu'; SELECT 1
         !drain
         Q SELECT 2
         Q COMMIT
-    ", expect![[r#"
+    ",
+        expect![[r#"
         Q SET helios.region = 'eu'; BEGIN; SELECT 1
           C SET
           C BEGIN
@@ -446,5 +481,6 @@ fn an_end_of_work_waits_for_transactions() {
             eu: closed: Terminate
           E FATAL 57P01: terminating connection due to administrator command
           closed
-    "#]]);
+    "#]],
+    );
 }

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 
 use crate::wire::tag::frontend as tag;
-use crate::wire::{Frame, Malformed, Mode, Report, Severity, SqlState, Splitter, TransactionStatus, backend, encode_error, frontend};
+use crate::wire::{
+    Frame, Malformed, Mode, Report, Severity, Splitter, SqlState, TransactionStatus, backend, encode_error, frontend,
+};
 
 /// One backend process.
 pub(super) struct Model {
@@ -81,16 +83,23 @@ impl Model {
                     return self.fail(&aborted(), answer);
                 }
                 if !fields.name.is_empty() && self.statements.contains_key(fields.name) {
-                    return self.fail(&Failure(SqlState::DUPLICATE_PREPARED_STATEMENT, "prepared statement exists".into()), answer);
+                    return self
+                        .fail(&Failure(SqlState::DUPLICATE_PREPARED_STATEMENT, "prepared statement exists".into()), answer);
                 }
                 self.statements.insert(fields.name.to_vec(), text);
                 answer.extend_from_slice(&backend::parse_complete());
             }
             tag::BIND => {
                 let names = frontend::bind_names(body).unwrap();
-                self.log.push(format!("B {}:{}", String::from_utf8_lossy(names.portal), String::from_utf8_lossy(names.statement)));
+                self.log.push(format!(
+                    "B {}:{}",
+                    String::from_utf8_lossy(names.portal),
+                    String::from_utf8_lossy(names.statement)
+                ));
                 match self.statements.get(names.statement) {
-                    Some(text) if self.status == TransactionStatus::Failed && !ends_transaction(text) => self.fail(&aborted(), answer),
+                    Some(text) if self.status == TransactionStatus::Failed && !ends_transaction(text) => {
+                        self.fail(&aborted(), answer)
+                    }
                     Some(text) => {
                         self.portals.insert(names.portal.to_vec(), text.clone());
                         answer.extend_from_slice(&backend::bind_complete());
@@ -198,8 +207,14 @@ impl Model {
         if self.status == TransactionStatus::InTransaction {
             self.status = TransactionStatus::Failed;
         }
-        let report =
-            Report { severity: Severity::Error, sqlstate: failure.0, message: &failure.1, detail: None, hint: None, position: None };
+        let report = Report {
+            severity: Severity::Error,
+            sqlstate: failure.0,
+            message: &failure.1,
+            detail: None,
+            hint: None,
+            position: None,
+        };
         answer.extend_from_slice(&encode_error(&report));
     }
 

@@ -6,7 +6,9 @@ use super::world::{check, session_mode, transaction_mode};
 
 #[test]
 fn named_statements_in_session_mode() {
-    check(session_mode(), "
+    check(
+        session_mode(),
+        "
         Q SET helios.region = 'eu'
         P s:SELECT 1 | S
         B :s | E | S
@@ -16,7 +18,8 @@ fn named_statements_in_session_mode() {
         B :s | E | S
         C S:r | B :r | S
         P x:SHOW helios.region | D S:x | B :x | D P: | E | S
-    ", expect![[r#"
+    ",
+        expect![[r#"
         Q SET helios.region = 'eu'
           C SET
           Z I
@@ -68,18 +71,22 @@ fn named_statements_in_session_mode() {
           D us
           C SHOW
           Z I
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn named_statements_in_transaction_mode_are_refused() {
-    check(transaction_mode(), "
+    check(
+        transaction_mode(),
+        "
         Q SET helios.region = 'eu'
         P s:SELECT 1 | B :s | E | S
         C S:s | S
         P r:SET helios.region = 'us' | B :r | E | S
         B :r | E | S
-    ", expect![[r#"
+    ",
+        expect![[r#"
         Q SET helios.region = 'eu'
           C SET
           Z I
@@ -98,7 +105,8 @@ fn named_statements_in_transaction_mode_are_refused() {
           2
           C SET
           Z I
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -187,7 +195,9 @@ fn pipelines_of_units() {
 
 #[test]
 fn copy_in_the_extended_protocol() {
-    check(transaction_mode(), "
+    check(
+        transaction_mode(),
+        "
         Q SET helios.region = 'eu'
         P :COPY t FROM STDIN | B : | E
         d 1 | c | S
@@ -197,7 +207,8 @@ fn copy_in_the_extended_protocol() {
         d 1 | f no | S
         P :COPY t TO STDOUT | B : | E | S
         Q SELECT 1
-    ", expect![[r#"
+    ",
+        expect![[r#"
         Q SET helios.region = 'eu'
           C SET
           Z I
@@ -259,18 +270,22 @@ fn copy_in_the_extended_protocol() {
           C SELECT 1
           Z I
             eu: Q SELECT 1
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_query_behind_messages_without_sync() {
-    check(transaction_mode(), "
+    check(
+        transaction_mode(),
+        "
         Q SET helios.region = 'eu'
         P :SELECT 1 | B : | E | Q SELECT 2
         S
         P :SELECT 1 | B : | E | Q SET helios.region = 'us'
         S
-    ", expect![[r#"
+    ",
+        expect![[r#"
         Q SET helios.region = 'eu'
           C SET
           Z I
@@ -304,19 +319,23 @@ fn a_query_behind_messages_without_sync() {
             eu: S
         S
           Z I
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn wrong_counts_and_hidden_bytes() {
-    check(transaction_mode(), "
+    check(
+        transaction_mode(),
+        "
         P :SHOW helios.region | S
         raw 42 00 00 00 10 00 00 00 00 00 01 00 00 00 00 00 00 | S
         raw 51 00 00 00 0a 61 00 62 62 62 00
         raw 45 00 00 00 05 00 | S
         Q SHOW helios.region
         raw 7a 00 00 00 04
-    ", expect![[r#"
+    ",
+        expect![[r#"
         P :SHOW helios.region | S
           1
           Z I
@@ -337,5 +356,6 @@ fn wrong_counts_and_hidden_bytes() {
         raw 7a 00 00 00 04
           E FATAL 08P01: invalid frontend message type 122
           closed
-    "#]]);
+    "#]],
+    );
 }

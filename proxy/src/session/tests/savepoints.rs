@@ -6,7 +6,9 @@ use super::world::{Setup, bound_to, check, session_mode, transaction_mode};
 
 #[test]
 fn savepoints_and_set_local() {
-    check(transaction_mode(), "
+    check(
+        transaction_mode(),
+        "
         Q SET helios.region = 'eu'
         Q BEGIN; SET LOCAL helios.region = 'us'; SAVEPOINT s; SET helios.region = 'us'; ROLLBACK TO s
         Q COMMIT
@@ -18,7 +20,8 @@ fn savepoints_and_set_local() {
         Q BEGIN; SET LOCAL helios.region = 'us'; SELECT 1
         Q COMMIT; SELECT 2
         Q ROLLBACK
-    ", expect![[r#"
+    ",
+        expect![[r#"
         Q SET helios.region = 'eu'
           C SET
           Z I
@@ -72,12 +75,15 @@ fn savepoints_and_set_local() {
           C ROLLBACK
           Z I
             us: Q ROLLBACK
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn transactions_that_no_backend_sees() {
-    check(transaction_mode(), "
+    check(
+        transaction_mode(),
+        "
         Q BEGIN
         Q BEGIN
         Q SET helios.region = 'eu'
@@ -93,7 +99,8 @@ fn transactions_that_no_backend_sees() {
         Q BEGIN
         Q COMMIT AND CHAIN
         Q ROLLBACK
-    ", expect![[r#"
+    ",
+        expect![[r#"
         Q BEGIN
           C BEGIN
           Z T
@@ -155,19 +162,23 @@ fn transactions_that_no_backend_sees() {
         Q ROLLBACK
           C ROLLBACK
           Z I
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn set_transaction_waits_with_begin() {
-    check(transaction_mode(), "
+    check(
+        transaction_mode(),
+        "
         Q SET helios.region = 'eu'
         Q BEGIN ISOLATION LEVEL SERIALIZABLE
         Q SET TRANSACTION READ ONLY
         Q SET LOCAL helios.region = 'us'
         Q SELECT 1
         Q COMMIT
-    ", expect![[r#"
+    ",
+        expect![[r#"
         Q SET helios.region = 'eu'
           C SET
           Z I
@@ -191,19 +202,23 @@ fn set_transaction_waits_with_begin() {
           C COMMIT
           Z I
             us: Q COMMIT
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn settings_of_others_before_the_first_statement() {
-    check(transaction_mode(), "
+    check(
+        transaction_mode(),
+        "
         Q SET helios.region = 'eu'
         Q BEGIN
         Q SET work_mem = '1'; COMMIT
         Q BEGIN
         Q SET work_mem = '1'
         Q COMMIT
-    ", expect![[r#"
+    ",
+        expect![[r#"
         Q SET helios.region = 'eu'
           C SET
           Z I
@@ -230,12 +245,15 @@ fn settings_of_others_before_the_first_statement() {
           Z I
             eu: Q COMMIT
             eu: Q DISCARD ALL
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_grant_that_shrinks_under_an_open_transaction() {
-    check(Setup { source: bound_to(&["eu", "us"]), ..transaction_mode() }, "
+    check(
+        Setup { source: bound_to(&["eu", "us"]), ..transaction_mode() },
+        "
         Q BEGIN
         Q SELECT 1
         !grant us
@@ -251,7 +269,8 @@ fn a_grant_that_shrinks_under_an_open_transaction() {
         Q SELECT 4
         Q SET helios.region = 'us'
         Q SELECT 5
-    ", expect![[r#"
+    ",
+        expect![[r#"
         Q BEGIN
           C BEGIN
           Z T
@@ -312,19 +331,23 @@ fn a_grant_that_shrinks_under_an_open_transaction() {
           C SELECT 1
           Z I
             us: Q SELECT 5
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn session_mode_waits_with_begin_too() {
-    check(session_mode(), "
+    check(
+        session_mode(),
+        "
         Q SET helios.region = 'eu'; SELECT 1
         Q BEGIN
         Q SET LOCAL helios.region = 'us'
         Q SELECT 2
         Q COMMIT
         Q SELECT 3
-    ", expect![[r#"
+    ",
+        expect![[r#"
         Q SET helios.region = 'eu'; SELECT 1
           C SET
           T
@@ -359,5 +382,6 @@ fn session_mode_waits_with_begin_too() {
           Z I
             eu: Q SELECT 3
             us: Q DISCARD ALL
-    "#]]);
+    "#]],
+    );
 }

@@ -2,19 +2,22 @@
 
 use expect_test::expect;
 
-use super::world::{bound_to, check, session_mode, source, transaction_mode, Setup};
+use super::world::{Setup, bound_to, check, session_mode, source, transaction_mode};
 use crate::policy::NoRegion;
 
 #[test]
 fn the_seeds_calls() {
-    check(transaction_mode(), "
+    check(
+        transaction_mode(),
+        "
         Q SET helios.region = 'eu'; SELECT 1
         Q SET helios.region = 'us'; SELECT 1
         Q SET helios.region = 'antarctica'; SELECT 1
         Q SELECT 2
         Q SET helios.region = 'us'
         Q SELECT 3
-    ", expect![[r#"
+    ",
+        expect![[r#"
         Q SET helios.region = 'eu'; SELECT 1
           C SET
           T
@@ -49,12 +52,15 @@ fn the_seeds_calls() {
           C SELECT 1
           Z I
             us: Q SELECT 3
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn without_a_region_nothing_is_served_but_what_needs_no_backend() {
-    check(transaction_mode(), "
+    check(
+        transaction_mode(),
+        "
         Q SELECT 1
         Q
         Q SHOW helios.region
@@ -65,7 +71,8 @@ fn without_a_region_nothing_is_served_but_what_needs_no_backend() {
         Q RESET ALL
         Q DISCARD ALL
         F
-    ", expect![[r#"
+    ",
+        expect![[r#"
         Q SELECT 1
           audit: denied "" at Query by residency.unbound
           E ERROR 42000: blocked: no region is set for this session
@@ -103,17 +110,21 @@ fn without_a_region_nothing_is_served_but_what_needs_no_backend() {
           audit: denied "" at FunctionCall by residency.unbound
           E ERROR 42000: blocked: no region is set for this session
           Z I
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn the_default_region_serves_where_no_region_is_required() {
     let source = crate::policy::Source { no_region: NoRegion::Default, default_region: Some("us".into()), ..source() };
-    check(Setup { source, ..transaction_mode() }, "
+    check(
+        Setup { source, ..transaction_mode() },
+        "
         Q SELECT 1
         Q SET helios.region = ''; SELECT 2
         Q SET helios.region = 'antarctica'; SELECT 2
-    ", expect![[r#"
+    ",
+        expect![[r#"
         Q SELECT 1
           T
           D us
@@ -132,13 +143,17 @@ fn the_default_region_serves_where_no_region_is_required() {
           C SET
           E ERROR 42000: blocked: no in-region replica for user
           Z I
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_dry_run_serves_and_says_so() {
     let source = crate::policy::Source { enforce: false, default_region: Some("us".into()), ..source() };
-    check(Setup { source, ..transaction_mode() }, "Q SET helios.region = 'antarctica'; SELECT 2", expect![[r#"
+    check(
+        Setup { source, ..transaction_mode() },
+        "Q SET helios.region = 'antarctica'; SELECT 2",
+        expect![[r#"
         Q SET helios.region = 'antarctica'; SELECT 2
           audit: would block "antarctica" at Query by residency.unbound
           C SET
@@ -147,19 +162,23 @@ fn a_dry_run_serves_and_says_so() {
           C SELECT 1
           Z I
             us: Q                                 ; SELECT 2
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_grant_is_never_left() {
-    check(Setup { source: bound_to(&["eu"]), ..transaction_mode() }, "
+    check(
+        Setup { source: bound_to(&["eu"]), ..transaction_mode() },
+        "
         Q SELECT 1
         Q SET helios.region = 'us'
         Q SELECT 1; SET helios.region = 'us'
         Q SET helios.region = 'us'; SELECT 1
         Q SELECT set_config('helios.region', 'us', false)
         Q SHOW helios.region
-    ", expect![[r#"
+    ",
+        expect![[r#"
         Q SELECT 1
           T
           D eu
@@ -187,7 +206,8 @@ fn a_grant_is_never_left() {
           D eu
           C SHOW
           Z I
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -240,13 +260,16 @@ fn answers_stand_in_the_order_of_their_statements() {
 
 #[test]
 fn the_region_changes_only_before_the_first_statement() {
-    check(transaction_mode(), "
+    check(
+        transaction_mode(),
+        "
         Q SET helios.region = 'eu'
         Q SELECT 1; SET helios.region = 'us'; SELECT 2
         Q SET work_mem = '1'; SET helios.region = 'us'; SELECT 2
         Q SELECT 1; COMMIT; SET helios.region = 'eu'
         Q SHOW helios.region
-    ", expect![[r#"
+    ",
+        expect![[r#"
         Q SET helios.region = 'eu'
           C SET
           Z I
@@ -270,12 +293,15 @@ fn the_region_changes_only_before_the_first_statement() {
           D us
           C SHOW
           Z I
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_failed_message_undoes_its_settings() {
-    check(transaction_mode(), "
+    check(
+        transaction_mode(),
+        "
         Q SET helios.region = 'eu'
         Q SET helios.region = 'us'; SELECT fail
         Q SHOW helios.region
@@ -286,7 +312,8 @@ fn a_failed_message_undoes_its_settings() {
         Q RESET helios.region
         Q SET helios.region TO DEFAULT
         Q SHOW helios.region
-    ", expect![[r#"
+    ",
+        expect![[r#"
         Q SET helios.region = 'eu'
           C SET
           Z I
@@ -333,19 +360,23 @@ fn a_failed_message_undoes_its_settings() {
           D 
           C SHOW
           Z I
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn texts_that_cannot_be_read_go_nowhere() {
-    check(transaction_mode(), "
+    check(
+        transaction_mode(),
+        "
         Q SET helios.region = 'eu'
         Q SELEC 1; SELECT 2
         Q SET helios.region =
         Q SET standard_conforming_strings = off
         Q SET client_encoding = 'SJIS'
         Q SELECT set_config('helios.region', 'us', false), 1
-    ", expect![[r#"
+    ",
+        expect![[r#"
         Q SET helios.region = 'eu'
           C SET
           Z I
@@ -364,12 +395,15 @@ fn texts_that_cannot_be_read_go_nowhere() {
         Q SELECT set_config('helios.region', 'us', false), 1
           E ERROR 0A000: set_config of the region is not supported in this form (HINT)
           Z I
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_transaction_pool_refuses_what_it_cannot_keep() {
-    check(transaction_mode(), "
+    check(
+        transaction_mode(),
+        "
         Q SET helios.region = 'eu'
         Q PREPARE p AS SELECT 1
         Q LISTEN c
@@ -377,7 +411,8 @@ fn a_transaction_pool_refuses_what_it_cannot_keep() {
         Q DECLARE c CURSOR WITH HOLD FOR SELECT 1
         Q SELECT pg_advisory_lock(1)
         Q SELECT pg_advisory_xact_lock(1)
-    ", expect![[r#"
+    ",
+        expect![[r#"
         Q SET helios.region = 'eu'
           C SET
           Z I
@@ -402,16 +437,20 @@ fn a_transaction_pool_refuses_what_it_cannot_keep() {
           C SELECT 1
           Z I
             eu: Q SELECT pg_advisory_xact_lock(1)
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn what_was_left_behind_is_reset_before_anyone_else_gets_the_backend() {
-    check(transaction_mode(), "
+    check(
+        transaction_mode(),
+        "
         Q SET helios.region = 'eu'; SET work_mem = '1'
         b> Q SET helios.region = 'eu'; SELECT 1
         Q SELECT set_config('work_mem', '1', false)
-    ", expect![[r#"
+    ",
+        expect![[r#"
         Q SET helios.region = 'eu'; SET work_mem = '1'
           C SET
           C SET
@@ -432,12 +471,15 @@ fn what_was_left_behind_is_reset_before_anyone_else_gets_the_backend() {
           Z I
             eu: Q SELECT set_config('work_mem', '1', false)
             eu: Q DISCARD ALL
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn copy_in_and_out() {
-    check(transaction_mode(), "
+    check(
+        transaction_mode(),
+        "
         d stray
         Q SET helios.region = 'eu'; COPY t FROM STDIN
         d 1 | d 2 | c
@@ -446,7 +488,8 @@ fn copy_in_and_out() {
         Q SET helios.region = 'antarctica'; COPY t FROM STDIN
         d 1 | c
         Q SET helios.region = 'antarctica'; COPY t TO STDOUT
-    ", expect![[r#"
+    ",
+        expect![[r#"
         d stray
         Q SET helios.region = 'eu'; COPY t FROM STDIN
           C SET
@@ -483,7 +526,8 @@ fn copy_in_and_out() {
           C SET
           E ERROR 42000: blocked: no in-region replica for user
           Z I
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -540,7 +584,9 @@ fn queries_may_be_sent_without_waiting() {
 
 #[test]
 fn discard_all_stands_alone() {
-    check(transaction_mode(), "
+    check(
+        transaction_mode(),
+        "
         Q SET helios.region = 'eu'
         Q SET helios.region = 'eu'; DISCARD ALL
         Q BEGIN
@@ -548,7 +594,8 @@ fn discard_all_stands_alone() {
         Q ROLLBACK
         Q DISCARD ALL
         Q SHOW helios.region
-    ", expect![[r#"
+    ",
+        expect![[r#"
         Q SET helios.region = 'eu'
           C SET
           Z I
@@ -572,12 +619,15 @@ fn discard_all_stands_alone() {
           D 
           C SHOW
           Z I
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn session_mode_keeps_the_backend_and_resets_it() {
-    check(session_mode(), "
+    check(
+        session_mode(),
+        "
         Q SET helios.region = 'eu'; SELECT 1
         Q SET work_mem = '1'
         Q RESET ALL
@@ -586,7 +636,8 @@ fn session_mode_keeps_the_backend_and_resets_it() {
         Q SET helios.region = 'us'
         Q SELECT 3
         X
-    ", expect![[r#"
+    ",
+        expect![[r#"
         Q SET helios.region = 'eu'; SELECT 1
           C SET
           T
@@ -623,5 +674,6 @@ fn session_mode_keeps_the_backend_and_resets_it() {
         X
           closed
             us: Q DISCARD ALL
-    "#]]);
+    "#]],
+    );
 }

@@ -102,7 +102,10 @@ fn judge(said: &str, waits: bool, seed: u64) {
     let mut ready = 0;
     let finish = |line: &str, rows: &[&str], ready: usize, open: &[bool; 3]| {
         let Some((client, messages)) = line.split_once("> ") else { return };
-        if messages.contains("SHOW") && messages.contains("SELECT 1") && let [shown, served] = rows {
+        if messages.contains("SHOW")
+            && messages.contains("SELECT 1")
+            && let [shown, served] = rows
+        {
             assert_eq!(shown, served, "seed {seed}: SHOW and the server differ at {line}");
         }
         let there = open[client.bytes().next().map_or(0, |byte| usize::from(byte - b'a'))];

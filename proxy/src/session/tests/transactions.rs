@@ -6,7 +6,9 @@ use super::world::{check, transaction_mode};
 
 #[test]
 fn begin_waits_for_the_first_statement() {
-    check(transaction_mode(), "
+    check(
+        transaction_mode(),
+        "
         Q BEGIN
         Q SET LOCAL helios.region = 'eu'
         Q SELECT 1
@@ -17,7 +19,8 @@ fn begin_waits_for_the_first_statement() {
         Q COMMIT
         Q START TRANSACTION; SET helios.region = 'us'; SELECT 1; COMMIT
         Q SHOW helios.region
-    ", expect![[r#"
+    ",
+        expect![[r#"
         Q BEGIN
           C BEGIN
           Z T
@@ -72,12 +75,15 @@ fn begin_waits_for_the_first_statement() {
           D us
           C SHOW
           Z I
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_block_fails_the_transaction_and_rollback_ends_it() {
-    check(transaction_mode(), "
+    check(
+        transaction_mode(),
+        "
         Q BEGIN
         Q SET helios.region = 'antarctica'
         Q SELECT 1
@@ -88,7 +94,8 @@ fn a_block_fails_the_transaction_and_rollback_ends_it() {
         Q COMMIT
         Q SHOW helios.region
         Q SET helios.region = 'eu'; SELECT 3
-    ", expect![[r#"
+    ",
+        expect![[r#"
         Q BEGIN
           C BEGIN
           Z T
@@ -126,17 +133,21 @@ fn a_block_fails_the_transaction_and_rollback_ends_it() {
           C SELECT 1
           Z I
             eu: Q                         ; SELECT 3
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_block_in_the_message_that_begins_the_transaction() {
-    check(transaction_mode(), "
+    check(
+        transaction_mode(),
+        "
         Q BEGIN; SET helios.region = 'antarctica'; SELECT 1
         Q SELECT 1
         Q ROLLBACK
         Q SHOW helios.region
-    ", expect![[r#"
+    ",
+        expect![[r#"
         Q BEGIN; SET helios.region = 'antarctica'; SELECT 1
           audit: denied "antarctica" at Query by residency.unbound
           C BEGIN
@@ -154,12 +165,15 @@ fn a_block_in_the_message_that_begins_the_transaction() {
           D 
           C SHOW
           Z I
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_refusal_inside_an_open_transaction_leaves_the_backend_waiting_for_rollback() {
-    check(transaction_mode(), "
+    check(
+        transaction_mode(),
+        "
         Q SET helios.region = 'eu'
         Q BEGIN
         Q SELECT 1
@@ -178,7 +192,8 @@ fn a_refusal_inside_an_open_transaction_leaves_the_backend_waiting_for_rollback(
         Q SET helios.region = 'us'
         Q ROLLBACK AND CHAIN
         Q COMMIT
-    ", expect![[r#"
+    ",
+        expect![[r#"
         Q SET helios.region = 'eu'
           C SET
           Z I
@@ -261,12 +276,15 @@ fn a_refusal_inside_an_open_transaction_leaves_the_backend_waiting_for_rollback(
           C COMMIT
           Z I
             eu: Q COMMIT
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn errors_of_the_server_are_the_servers() {
-    check(transaction_mode(), "
+    check(
+        transaction_mode(),
+        "
         Q SET helios.region = 'eu'
         Q BEGIN
         Q SELECT fail
@@ -274,7 +292,8 @@ fn errors_of_the_server_are_the_servers() {
         Q SET helios.region = 'eu'
         Q COMMIT
         Q SELECT 2
-    ", expect![[r#"
+    ",
+        expect![[r#"
         Q SET helios.region = 'eu'
           C SET
           Z I
@@ -303,5 +322,6 @@ fn errors_of_the_server_are_the_servers() {
           C SELECT 1
           Z I
             eu: Q SELECT 2
-    "#]]);
+    "#]],
+    );
 }

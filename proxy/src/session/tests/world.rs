@@ -13,7 +13,7 @@ use crate::pool::{BackendInfo, BackendKey, NodeIdentity, OpenError, Parameters, 
 use crate::region::RegionId;
 use crate::session::{Core, CoreSettings, Counters, Identity, Login, Output, Outputs, Payload};
 use crate::table::Publisher;
-use crate::wire::{Frame, Malformed, Mode, SqlState, Splitter, TransactionStatus, backend, frontend, parse_error};
+use crate::wire::{Frame, Malformed, Mode, Splitter, SqlState, TransactionStatus, backend, frontend, parse_error};
 
 /// How bytes are delivered.
 #[derive(Clone, Copy, Debug)]
@@ -131,8 +131,7 @@ impl World {
             parameters: ["domicile.region".to_owned(), "helios.region".to_owned()].into(),
             nodes: [Some("node-eu".into()), Some("node-us".into())].into(),
         };
-        let core =
-            Core::new(settings, publisher.reader(), Arc::new(Quotas::default()), Arc::new(Counters::default()), 0, now);
+        let core = Core::new(settings, publisher.reader(), Arc::new(Quotas::default()), Arc::new(Counters::default()), 0, now);
         Self {
             core,
             publisher,
@@ -248,13 +247,8 @@ impl World {
         if let Some(client) = self.clients.get(name) {
             return client.session;
         }
-        let identity = Identity {
-            user: "app".into(),
-            database: "demo".into(),
-            address: None,
-            settings: Arc::new([]),
-            startup_region: None,
-        };
+        let identity =
+            Identity { user: "app".into(), database: "demo".into(), address: None, settings: Arc::new([]), startup_region: None };
         let login = Login { identity, told: parameters(), process_id: 1, secret: [0; 4] };
         let session = self.core.client_ready(login, self.now, &mut self.out);
         self.names.insert(session, name.to_owned());
@@ -311,9 +305,13 @@ impl World {
                     }
                     Output::Audit(record) => {
                         let what = if record.would_block { "would block" } else { "denied" };
-                        writeln!(self.said, "  audit: {what} {:?} at {} by {}", &*record.region, record.message, record.rule).unwrap();
+                        writeln!(self.said, "  audit: {what} {:?} at {} by {}", &*record.region, record.message, record.rule)
+                            .unwrap();
                     }
-                    Output::PauseFrontend(_) | Output::ResumeFrontend(_) | Output::MoveBackend { .. } | Output::QuotaFreed { .. } => {}
+                    Output::PauseFrontend(_)
+                    | Output::ResumeFrontend(_)
+                    | Output::MoveBackend { .. }
+                    | Output::QuotaFreed { .. } => {}
                 }
             }
             chunk = &[];
