@@ -484,3 +484,99 @@ fn an_end_of_work_waits_for_transactions() {
     "#]],
     );
 }
+
+#[test]
+fn a_node_that_leaves_its_region_takes_its_sessions_with_it() {
+    check(
+        session_mode(),
+        "
+        Q SET helios.region = 'eu'; SELECT 1
+        b> Q SET helios.region = 'us'
+        !nodes moved
+        b> Q SELECT 2
+    ",
+        expect![[r#"
+            Q SET helios.region = 'eu'; SELECT 1
+              C SET
+              T
+              D eu
+              C SELECT 1
+              Z I
+                eu: Q                         ; SELECT 1
+            b> Q SET helios.region = 'us'
+              b: C SET
+              b: Z I
+            !nodes moved
+              closed
+                eu: closed: Abrupt
+            b> Q SELECT 2
+              b: T
+              b: D us
+              b: C SELECT 1
+              b: Z I
+                us: Q SELECT 2
+        "#]],
+    );
+}
+
+#[test]
+fn a_node_that_is_reached_in_another_way_is_left_between_transactions() {
+    check(
+        session_mode(),
+        "
+        Q SET helios.region = 'eu'; SELECT 1
+        b> Q SET helios.region = 'eu'; BEGIN; SELECT 1
+        !nodes changed
+        Q SELECT 2
+        b> Q SELECT 2
+        b> Q COMMIT
+        b> Q SELECT 3
+    ",
+        expect![[r#"
+            Q SET helios.region = 'eu'; SELECT 1
+              C SET
+              T
+              D eu
+              C SELECT 1
+              Z I
+                eu: Q                         ; SELECT 1
+            b> Q SET helios.region = 'eu'; BEGIN; SELECT 1
+              b: C SET
+              b: C BEGIN
+              b: T
+              b: D eu
+              b: C SELECT 1
+              b: Z T
+                eu: Q                         ; BEGIN; SELECT 1
+            !nodes changed
+            Q SELECT 2
+              N NOTICE 00000: the node of this session has been reconfigured; prepared statements, temporary tables and settings made there are gone
+                eu: Q DISCARD ALL
+                eu: closed: Terminate
+              T
+              D eu
+              C SELECT 1
+              Z I
+                eu: Q SELECT 2
+            b> Q SELECT 2
+              b: T
+              b: D eu
+              b: C SELECT 1
+              b: Z T
+                eu: Q SELECT 2
+            b> Q COMMIT
+              b: C COMMIT
+              b: Z I
+                eu: Q COMMIT
+            b> Q SELECT 3
+              b: N NOTICE 00000: the node of this session has been reconfigured; prepared statements, temporary tables and settings made there are gone
+                eu: Q DISCARD ALL
+                eu: closed: Terminate
+              b: T
+              b: D eu
+              b: C SELECT 1
+              b: Z I
+                eu: Q SELECT 3
+        "#]],
+    );
+}

@@ -100,6 +100,7 @@ pub(super) struct World {
     replies: Vec<(BackendKey, Vec<u8>)>,
     frozen: bool,
     nodes: Arc<[Arc<NodeIdentity>]>,
+    settings: CoreSettings,
 }
 
 struct Client {
@@ -131,7 +132,7 @@ impl World {
             parameters: ["domicile.region".to_owned(), "helios.region".to_owned()].into(),
             nodes: [Some("node-eu".into()), Some("node-us".into())].into(),
         };
-        let core = Core::new(settings, publisher.reader(), Arc::new(Quotas::default()), Arc::new(Counters::default()), 0, now);
+        let core = Core::new(settings.clone(), publisher.reader(), Arc::new(Quotas::default()), Arc::new(Counters::default()), 0, now);
         Self {
             core,
             publisher,
@@ -146,6 +147,7 @@ impl World {
             replies: Vec::new(),
             frozen: false,
             nodes,
+            settings,
         }
     }
 
@@ -208,6 +210,17 @@ impl World {
                 self.source = bound_to(&rest.split(' ').collect::<Vec<_>>());
                 let next = Policy::compile(&self.source, Some(&self.publisher.current())).unwrap();
                 self.publisher.publish(Arc::new(next));
+            }
+            // `nodes moved`: the two nodes have changed places; `nodes changed`: they are reached in another way.
+            "nodes" => {
+                let name = |node: &Arc<NodeIdentity>| node.name.clone();
+                let [eu, us] = &self.nodes[..] else { panic!("two nodes") };
+                let (first, second) = if rest == "moved" { (name(us), name(eu)) } else { (name(eu), name(us)) };
+                let node = |name, index| Arc::new(NodeIdentity { name, region: RegionId::new(index).unwrap() });
+                self.nodes = [node(first, 0), node(second, 1)].into();
+                self.settings.pools.nodes = self.nodes.clone();
+                self.core.apply(self.settings.clone(), &mut self.out);
+                self.carry_out(&[]);
             }
             "drain" => {
                 self.core.drain(&mut self.out);
