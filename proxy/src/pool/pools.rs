@@ -166,20 +166,21 @@ impl Pools {
         &self.settings
     }
 
-    /// New settings. A backend whose node is not in its region any more is closed, whoever has it: those are returned, with where
-    /// they were. One whose node is only reached in another way is closed when it is given back.
-    pub fn apply(&mut self, settings: Settings) -> Vec<(BackendKey, State)> {
+    /// New settings. A backend whose node is not in its region any more is closed, whoever has it: those are returned: where
+    /// they were, and whether a message from them was cut off. One whose node is only reached in another way is closed when it is given back.
+    pub fn apply(&mut self, settings: Settings) -> Vec<(State, bool)> {
         self.settings = settings;
         let all = self.backends.iter().enumerate().filter_map(|(slot, taken)| match taken {
             Slot::Taken(backend) => {
                 let index = u32::try_from(slot).unwrap_or(u32::MAX);
-                Some((BackendKey { index, generation: backend.generation }, backend.state, self.standing(backend.node())))
+                let key = BackendKey { index, generation: backend.generation };
+                Some((key, backend.state, backend.splitter.is_streaming(), self.standing(backend.node())))
             }
             Slot::Free { .. } => None,
         });
         let all: Vec<_> = all.collect();
         let mut gone = Vec::new();
-        for (key, state, standing) in all {
+        for (key, state, cut, standing) in all {
             match standing {
                 Standing::Current => {}
                 Standing::Replaced if state == State::Idle => self.close(key, Farewell::Terminate),
@@ -190,7 +191,7 @@ impl Pools {
                 }
                 Standing::Gone => {
                     self.close(key, Farewell::Abrupt);
-                    gone.push((key, state));
+                    gone.push((state, cut));
                 }
             }
         }

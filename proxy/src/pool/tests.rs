@@ -365,7 +365,7 @@ fn a_reload_closes_the_backends_of_a_node_that_is_not_in_its_region_any_more() {
     let mut world = World::alone(PoolMode::Transaction, 1);
     lent(&mut world);
     let moved = Settings { nodes: [node("n0", 1)].into(), ..world.pools.settings().clone() };
-    assert_eq!(world.pools.apply(moved), [(backend(0), State::Bound(session(1)))]);
+    assert_eq!(world.pools.apply(moved), [(State::Bound(session(1)), false)]);
     assert_eq!(world.orders(), ["close 0 Abrupt"]);
     // The same node with another address: closed when it is given back.
     let mut world = World::alone(PoolMode::Transaction, 1);

@@ -270,10 +270,10 @@ impl Core {
 
     /// New settings, after a reload. A session whose backend is on a node that has left the region goes with it.
     pub fn apply(&mut self, settings: CoreSettings, out: &mut Outputs) {
-        for (_, state) in self.common.pools.apply(settings.pools.clone()) {
+        for (state, cut) in self.common.pools.apply(settings.pools.clone()) {
             let refusal =
                 Refusal::new(SqlState::ADMIN_SHUTDOWN, "the server of this session does not belong to its region any more");
-            self.session_lost_backend(state, true, &refusal, out);
+            self.session_lost_backend(state, cut, &refusal, out);
         }
         if settings.parameters != self.common.settings.parameters {
             self.common.sql = sql::Reader::new(&settings.parameters);

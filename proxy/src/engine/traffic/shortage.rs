@@ -41,7 +41,7 @@ impl Traffic<'_> {
             }
         }
         // Those may have nothing to receive, while others in the list have.
-        self.look_again |= self.groups[side].available() > 0;
+        self.look_again |= self.groups[side].available() > 0 && !self.without_buffer[waiting].is_empty();
     }
 
     /// Moves to the heap what waits in buffers of `side` at sockets whose send has been in flight since before a turn: what they hold

@@ -507,6 +507,7 @@ fn a_node_that_leaves_its_region_takes_its_sessions_with_it() {
               b: C SET
               b: Z I
             !nodes moved
+              E FATAL 57P01: the server of this session does not belong to its region any more
               closed
                 eu: closed: Abrupt
             b> Q SELECT 2
