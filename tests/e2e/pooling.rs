@@ -9,7 +9,7 @@ use domicile_tests::process::wait_for;
 use domicile_tests::proxy::{Configuration, Proxy};
 use rustix::process::Signal;
 
-use crate::world::{World, pgbench, start, while_running, world};
+use crate::world::{World, application, pgbench, start, while_running, world};
 
 /// A configuration where all users are served by the European server without having to say so.
 fn european(world: &World, pool_mode: &'static str, pools: &str) -> Configuration {
@@ -37,13 +37,13 @@ fn five_hundred_clients_over_ten_backends() {
         return;
     }
     let proxy = start(&european(world, "transaction", "size = 10"));
-    let backends = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'bench' AND backend_type = 'client backend'";
+    let backends = format!("SELECT count(*) FROM pg_stat_activity WHERE application_name = '{}'", application(&proxy));
     let watch = |goes_on: &dyn Fn() -> bool| {
         let mut observer = world.eu.connect("demo").expect("a connection to the server");
         let (mut memory, mut backends_max) = (Vec::new(), 0);
         while goes_on() {
             memory.push(proxy.memory_kib());
-            let count = observer.query(backends).value().and_then(|count| count.parse().ok()).unwrap_or(0);
+            let count = observer.query(&backends).value().and_then(|count| count.parse().ok()).unwrap_or(0);
             backends_max = backends_max.max(count);
             thread::sleep(Duration::from_millis(250));
         }

@@ -85,6 +85,7 @@ pub fn start(configuration: &Configuration) -> Proxy {
 #[track_caller]
 pub fn pgbench(proxy: &Proxy, arguments: &[&str]) -> String {
     let mut command = pgbench_command();
+    command.env("PGAPPNAME", application(proxy));
     command.args(["--select-only", "--no-vacuum", "--jobs=2", "--host=127.0.0.1", "--username=bench"]);
     command.arg(format!("--port={}", proxy.address().port())).args(arguments).arg("demo");
     let output: Output = program::run(command, "", Duration::from_secs(300)).expect("pgbench");
@@ -92,6 +93,11 @@ pub fn pgbench(proxy: &Proxy, arguments: &[&str]) -> String {
     let clean = output.status.success() && !said.contains("aborted") && !said.to_lowercase().contains("error");
     assert!(clean, "pgbench {}: {said}\nproxy: {}", arguments.join(" "), tail(&proxy.log()));
     said
+}
+
+/// The `application_name` of what [`pgbench`] sends through this proxy; other tests run `pgbench` too.
+pub fn application(proxy: &Proxy) -> String {
+    format!("pgbench through {}", proxy.address().port())
 }
 
 fn pgbench_command() -> Command {

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
@@ -202,7 +203,10 @@ impl Proxy {
 fn write_configuration(file: &Path, configuration: &Configuration, listen: SocketAddr, http: SocketAddr) -> Result<(), String> {
     let users: String = configuration.users.iter().map(|(user, secret)| format!("\"{user}\" \"{secret}\"\n")).collect();
     let write = |file: &Path, text: String| fs::write(file, text).map_err(|error| format!("{}: {error}", file.display()));
-    write(&file.with_file_name("users.txt"), users)?;
+    let users_file = file.with_file_name("users.txt");
+    write(&users_file, users)?;
+    // Readable by all, it would be a warning in every log.
+    fs::set_permissions(&users_file, fs::Permissions::from_mode(0o600)).map_err(|error| format!("users.txt: {error}"))?;
     write(file, configuration.text(listen, http))
 }
 

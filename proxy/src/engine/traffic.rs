@@ -238,16 +238,6 @@ impl<'uring> Traffic<'uring> {
             self.due.push(to);
         }
         let (is_full, side) = (socket.queue.bytes() >= QUEUE_HIGH_BYTES, socket.owner.side());
-        // What a backend is sent for somebody else than the client that holds it back: it serves that one now.
-        if side == Side::Backend
-            && let Some(holder) = socket.full_destination
-            && current.from() != Some(holder)
-        {
-            socket.full_destination = None;
-            if mem::take(&mut socket.is_held_back) {
-                self.receive(to);
-            }
-        }
         if is_full && let Some(from) = current.from() {
             self.note_full(from, to, side);
         }
@@ -263,6 +253,22 @@ impl<'uring> Traffic<'uring> {
             // A backend's answer made the core send to a backend what it had held back. Not reading the one until the other has read
             // could stop both for ever.
             (Side::Backend, Side::Backend) => {}
+        }
+    }
+
+    /// The client whose full queue would hold `id` back from being read.
+    pub fn full_client(&mut self, id: SocketId) -> Option<SessionKey> {
+        let destination = self.sockets.get(id)?.full_destination?;
+        match self.sockets.get(destination)?.owner {
+            Owner::Frontend(key) => Some(key),
+            Owner::Backend(_) => None,
+        }
+    }
+
+    /// `id` is read again whatever the last queue was that its bytes went to.
+    pub fn forget_full_destination(&mut self, id: SocketId) {
+        if let Some(socket) = self.sockets.get(id) {
+            socket.full_destination = None;
         }
     }
 

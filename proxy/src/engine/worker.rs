@@ -165,6 +165,13 @@ impl<'uring> Worker<'uring> {
                 }
                 self.carry_out(&Current::Chunk { span: &span, from: id });
                 self.traffic.groups.release(span);
+                // A backend that has given its whole answer is not held back by the client that reads it slowly.
+                if let Owner::Backend(backend) = owner
+                    && let Some(client) = self.traffic.full_client(id)
+                    && !self.core.is_serving(backend, client)
+                {
+                    self.traffic.forget_full_destination(id);
+                }
                 self.traffic.go_on_receiving(id, completion.is_last());
             }
             (Some((true, _)), None) => match -completion.result {

@@ -46,7 +46,7 @@ pub use output::{AuditRecord, CoreSettings, Identity, Login, Output, Outputs, Pa
 pub use refusal::Refusal;
 
 use crate::policy::Policy;
-use crate::pool::{BackendInfo, MovedBackend, OpenError, OpenTicket, Pools, Quotas};
+use crate::pool::{BackendInfo, MovedBackend, OpenError, OpenTicket, Pools, Quotas, State};
 use crate::wire::SqlState;
 use crate::{sql, table};
 use output::Feed;
@@ -229,6 +229,11 @@ impl Core {
     pub fn move_failed(&mut self, moved: &MovedBackend, out: &mut Outputs) {
         self.common.pools.move_failed(moved);
         self.carry_on(out);
+    }
+
+    /// Whether this backend is lent to this session now.
+    pub fn is_serving(&mut self, backend: BackendKey, session: SessionKey) -> bool {
+        self.common.pools.get(backend).is_some_and(|found| found.state() == State::Bound(session))
     }
 
     /// Another worker has given quota back.

@@ -132,7 +132,8 @@ impl World {
             parameters: ["domicile.region".to_owned(), "helios.region".to_owned()].into(),
             nodes: [Some("node-eu".into()), Some("node-us".into())].into(),
         };
-        let core = Core::new(settings.clone(), publisher.reader(), Arc::new(Quotas::default()), Arc::new(Counters::default()), 0, now);
+        let core =
+            Core::new(settings.clone(), publisher.reader(), Arc::new(Quotas::default()), Arc::new(Counters::default()), 0, now);
         Self {
             core,
             publisher,
