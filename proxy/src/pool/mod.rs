@@ -11,6 +11,7 @@
 
 mod backend;
 mod key;
+mod order;
 mod owed;
 mod pools;
 mod quota;
@@ -23,6 +24,7 @@ pub use key::{
     BackendInfo, BackendKey, NodeIdentity, OpenError, OpenRequest, OpenTicket, Parameters, PoolKey, Proof, SessionKey,
     StartupSettings,
 };
+pub use order::{Checkout, Farewell, Order, PoolMode, Settings, WaitFailure};
 pub use owed::{Effect, Kind, OwedReplies, Progress, Reply, Rule, Script, Unexpected};
-pub use pools::{Checkout, Farewell, Order, PoolIndex, PoolMode, Pools, Settings, WaitFailure};
+pub use pools::{PoolIndex, Pools};
 pub use quota::Quotas;

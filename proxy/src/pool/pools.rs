@@ -6,88 +6,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::backend::{Backend, MovedBackend, State};
-use super::key::{BackendInfo, BackendKey, NodeIdentity, OpenError, OpenRequest, OpenTicket, PoolKey, Proof, SessionKey};
+use super::key::{BackendInfo, BackendKey, NodeIdentity, OpenError, OpenTicket, PoolKey, Proof, SessionKey};
+use super::order::{Checkout, Farewell, Order, PoolMode, Settings, WaitFailure};
 use super::owed::{Kind, Reply, Rule};
 use super::quota::{Quota, Quotas};
-
-/// How long a session keeps a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PoolMode {
-    /// As long as the client is connected, or until it goes to another region.
-    Session,
-    /// Until its transaction is over.
-    Transaction,
-}
-
-/// The bounds of pools, from the configuration.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// When a session gives its backend back.
-    pub mode: PoolMode,
-    /// Backends of one pool, over all workers.
-    pub size: u32,
-    /// Backends of one region, over all pools and workers.
-    pub per_region_max: Option<u32>,
-    /// How long a session waits for a backend before it gets 53300.
-    pub wait_timeout: Duration,
-    /// How long a backend may be idle before it is closed; zero = for ever.
-    pub idle_timeout: Duration,
-    /// How old a backend may be when it is given back; zero = any age.
-    pub lifetime: Duration,
-    /// The nodes that backends may be on.
-    pub nodes: Arc<[Arc<NodeIdentity>]>,
-    /// Number of workers; a worker's share of a pool is its size by this.
-    pub workers: usize,
-}
 
 /// Names one pool of one worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PoolIndex(u32);
-
-/// What a checkout gave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Checkout {
-    /// The backend is the session's now.
-    Bound(BackendKey),
-    /// The session stands in the queue; an [`Order::Bind`] or [`Order::Fail`] will name it.
-    Waiting,
-}
-
-/// How a backend connection ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Farewell {
-    /// With a Terminate message: it was at rest.
-    Terminate,
-    /// Just closed, so that the server rolls back.
-    Abrupt,
-}
-
-/// Something the owner of the pools has to do. Orders are taken with [`Pools::take_orders`].
-pub enum Order {
-    /// Open a connection.
-    Open(OpenTicket, OpenRequest),
-    /// Close one. Its key is dead already.
-    Close(BackendKey, Farewell),
-    /// Send DISCARD ALL to it; the reply it owes is noted already.
-    Reset(BackendKey),
-    /// The backend belongs to this session now, whose turn it was.
-    Bind(SessionKey, BackendKey),
-    /// This session's waiting is over without a backend.
-    Fail(SessionKey, WaitFailure),
-    /// Stop receiving on the backend and hand it to another worker.
-    Move(BackendKey, usize, Box<MovedBackend>),
-    /// Tell another worker that quota has become free.
-    QuotaFreed(usize),
-}
-
-/// Why a session waited in vain.
-#[derive(Clone, Debug)]
-pub enum WaitFailure {
-    /// `pools.wait_timeout` is over.
-    TimedOut,
-    /// No backend could be opened.
-    Open(Arc<OpenError>),
-}
 
 struct Pool {
     key: PoolKey,

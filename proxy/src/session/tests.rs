@@ -9,6 +9,7 @@ mod faults;
 mod model;
 mod pipelines;
 mod savepoints;
+mod settings;
 mod simple;
 mod simulation;
 mod transactions;

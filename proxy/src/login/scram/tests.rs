@@ -1,3 +1,5 @@
+//! SCRAM, both sides: against each other, against the examples of RFC 7677, and against nonsense.
+
 use proptest::prelude::*;
 
 use super::*;

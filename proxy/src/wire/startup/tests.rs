@@ -1,3 +1,5 @@
+//! Startup packets, as PostgreSQL takes and refuses them.
+
 use expect_test::{Expect, expect};
 use proptest::prelude::*;
 
