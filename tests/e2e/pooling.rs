@@ -74,6 +74,25 @@ fn a_session_that_waits_too_long_is_told() {
     assert_eq!(second.query("SELECT 2").replies().to_string(), "T ?column? / D 2 / C SELECT 1 / Z I");
 }
 
+/// The kernel spreads clients over the workers, and each worker has its own share of a pool: the only backend must reach them all.
+#[test]
+fn an_idle_backend_serves_the_clients_of_every_worker() {
+    let Some(world) = world() else { return };
+    for mode in ["transaction", "session"] {
+        let proxy = start(&european(world, mode, "size = 1\nwait_timeout = \"2s\""));
+        let mut still_there = Vec::new();
+        for number in 0..12 {
+            let mut client = proxy.connect();
+            let said = client.query("SELECT 1").replies();
+            assert_eq!(said.to_string(), "T ?column? / D 1 / C SELECT 1 / Z I", "client {number} in {mode} mode");
+            // In session mode the backend is the client's until it leaves.
+            if mode == "transaction" {
+                still_there.push(client);
+            }
+        }
+    }
+}
+
 #[test]
 fn nothing_of_one_session_is_left_for_the_next() {
     let Some(world) = world() else { return };
@@ -97,7 +116,8 @@ fn nothing_of_one_session_is_left_for_the_next() {
         (SELECT count(*) FROM pg_prepared_statements), (SELECT count(*) FROM pg_class WHERE relname = 'left_behind'),
         (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 77 AND pid = pg_backend_pid()),
         (SELECT count(*) FROM pg_listening_channels()), (SELECT count(*) FROM pg_cursors WHERE name = 'left_behind')";
-    let row = second.query(left).rows().pop().unwrap_or_default();
+    let said = second.query(left).replies();
+    let row = said.rows().pop().unwrap_or_else(|| panic!("{said}"));
     assert_eq!(row[1..], ["f", "0", "0", "0", "0", "0"], "{row:?}, before {process:?}");
 }
 

@@ -29,12 +29,13 @@ impl Screen {
 
     /// Lines of plain text.
     pub fn text(&self, text: &str) {
-        text.lines().for_each(|line| println!("   {line}"));
+        text.lines().for_each(|line| println!("{}", format!("   {line}").trim_end()));
     }
 
     /// A command, as it can be typed again.
     pub fn command(&self, text: &str) {
-        text.lines().for_each(|line| println!("   {}", self.paint("36", line)));
+        let lines = text.lines().enumerate();
+        lines.for_each(|(index, line)| println!("   {} {}", if index == 0 { "$" } else { " " }, self.paint("36", line)));
     }
 
     /// Why an answer is what it is.
@@ -61,31 +62,36 @@ impl Screen {
         }
     }
 
-    /// One message of a client, and what the server answered to it.
+    /// What a client sent, and what the server answered to it.
     pub fn exchange(&self, sent: &[&str], said: &Transcript) {
-        sent.iter().for_each(|line| println!("   {} {}", self.paint("36", "client"), self.paint("36", line)));
-        said.messages.iter().filter_map(in_words).for_each(|line| println!("   server {line}"));
-        if said.end != End::Reached {
-            println!("   server {:?}", said.end);
-        }
+        sent.iter().for_each(|line| println!("   client  {}", self.paint("36", line)));
+        println!("   server  {}", in_words(said));
     }
 }
 
-/// A message for readers who do not know the protocol by heart; `None` for those that tell them nothing.
-fn in_words(message: &Message) -> Option<String> {
-    let text = message.to_string();
-    let detail = text.get(2..).unwrap_or_default();
-    match message.tag {
-        b'D' => Some(detail.replace('|', " | ")),
-        b'C' => Some(detail.to_owned()),
-        b'E' => {
-            let report = message.report()?;
-            Some(format!("{}:  {} (SQLSTATE {})", report.field('V'), report.message(), report.sqlstate()))
+/// An answer for readers who do not know the protocol by heart: rows, else the tag of the command, errors, and the transaction's
+/// status.
+fn in_words(said: &Transcript) -> String {
+    let has_rows = said.messages.iter().any(|message| message.tag == b'D');
+    let word = |message: &Message| {
+        let text = message.to_string();
+        let detail = text.get(2..).unwrap_or_default();
+        match message.tag {
+            b'D' => Some(detail.replace('|', " | ")),
+            b'C' if !has_rows => Some(detail.to_owned()),
+            b'E' => {
+                message.report().map(|report| format!("{}:  {} ({})", report.field('V'), report.message(), report.sqlstate()))
+            }
+            b'N' => message.report().map(|report| format!("{}:  {}\n           ", report.field('V'), report.message())),
+            b'Z' => Some(format!("  [{detail}]")),
+            _ => None,
         }
-        b'N' => message.report().map(|report| format!("{}:  {}", report.field('V'), report.message())),
-        b'Z' => Some(format!("ready, transaction status {detail}")),
-        _ => None,
+    };
+    let mut words: String = said.messages.iter().filter_map(word).collect();
+    if said.end != End::Reached {
+        words.push_str(&format!("{:?}", said.end));
     }
+    words
 }
 
 /// Columns side by side, each as wide as its widest cell.
@@ -114,11 +120,13 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_told_in_words() {
-        let words = |tag, body: &[u8]| in_words(&Message { tag, body: body.to_vec() });
-        let error = words(b'E', b"SERROR\0VERROR\0C42000\0Mno\0\0");
-        assert_eq!(error.as_deref(), Some("ERROR:  no (SQLSTATE 42000)"));
-        assert_eq!(words(b'Z', b"E").as_deref(), Some("ready, transaction status E"));
-        assert_eq!(words(b'1', b""), None);
+    fn answers_are_told_in_words() {
+        let words = |messages: &[(u8, &[u8])]| {
+            let messages = messages.iter().map(|(tag, body)| Message { tag: *tag, body: body.to_vec() }).collect();
+            in_words(&Transcript { messages, end: End::Reached })
+        };
+        assert_eq!(words(&[(b'C', b"SET\0"), (b'Z', b"I")]), "SET  [I]");
+        assert_eq!(words(&[(b'1', b""), (b'D', b"\0\x01\0\0\0\x02eu"), (b'C', b"SELECT 1\0"), (b'Z', b"T")]), "eu  [T]");
+        assert_eq!(words(&[(b'E', b"SERROR\0VERROR\0C42000\0Mno\0\0"), (b'Z', b"E")]), "ERROR:  no (42000)  [E]");
     }
 }

@@ -49,8 +49,8 @@ pub enum ToWorker {
         /// What is known of it.
         moved: Box<MovedBackend>,
     },
-    /// Another worker has given quota back.
-    QuotaFreed,
+    /// Another worker has given quota back, or has run out of it.
+    QuotaChanged,
     /// New settings.
     Reload(CoreSettings),
     /// Accept no more, and let clients go when their transactions are over; [`ToControl::Drained`] says when all are gone.

@@ -233,7 +233,7 @@ fn a_mailbox_wakes_its_worker_once_for_all_that_is_in_it() {
     let mut taken = Vec::new();
     for round in 0..50 {
         let sender = mailbox.clone();
-        let thread = thread::spawn(move || (0..3).for_each(|_| sender.send(ToWorker::QuotaFreed)));
+        let thread = thread::spawn(move || (0..3).for_each(|_| sender.send(ToWorker::QuotaChanged)));
         let mut got = 0;
         while got < 3 {
             let completion = wait(&mut ring);
@@ -245,7 +245,7 @@ fn a_mailbox_wakes_its_worker_once_for_all_that_is_in_it() {
     }
     // Whom nobody reads is sent nothing.
     mailbox.close();
-    mailbox.send(ToWorker::QuotaFreed);
+    mailbox.send(ToWorker::QuotaChanged);
     mailbox.take(&mut taken);
     assert!(taken.is_empty());
 }

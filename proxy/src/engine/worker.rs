@@ -306,7 +306,7 @@ impl<'uring> Worker<'uring> {
                 return self.admit_backend(key, socket);
             }
             ToWorker::BackendFailed { ticket, error } => self.core.backend_failed(ticket, error, &mut self.outputs),
-            ToWorker::QuotaFreed => self.core.quota_freed(&mut self.outputs),
+            ToWorker::QuotaChanged => self.core.quota_changed(&mut self.outputs),
             ToWorker::Reload(settings) => self.core.apply(settings, &mut self.outputs),
             ToWorker::Drain => {
                 self.draining = true;
@@ -403,9 +403,9 @@ impl<'uring> Worker<'uring> {
                 self.tell_control(ToControl::OpenBackend { worker: self.number, ticket, request });
             }
             Output::MoveBackend { backend, to_worker, moved } => self.move_backend(backend, Move { to_worker, moved }),
-            Output::QuotaFreed { to_worker } => {
+            Output::QuotaChanged { to_worker } => {
                 if let Some(mailbox) = self.mailboxes.get(to_worker) {
-                    mailbox.send(ToWorker::QuotaFreed);
+                    mailbox.send(ToWorker::QuotaChanged);
                 }
             }
             Output::Audit(record) => self.tell_control(ToControl::Audit(record)),

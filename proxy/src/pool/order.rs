@@ -68,8 +68,8 @@ pub enum Order {
     Fail(SessionKey, WaitFailure),
     /// Stop receiving on the backend and hand it to another worker.
     Move(BackendKey, usize, Box<MovedBackend>),
-    /// Tell another worker that quota has become free.
-    QuotaFreed(usize),
+    /// Tell another worker that quota has become free, or is needed.
+    QuotaChanged(usize),
 }
 
 /// Why a session waited in vain.

@@ -458,7 +458,7 @@ impl Pools {
         let Some(pool) = self.pool(index) else { return };
         pool.quota.give_back();
         if let Some(other) = pool.quota.hungry_other(worker, false) {
-            self.orders.push(Order::QuotaFreed(other));
+            self.orders.push(Order::QuotaChanged(other));
         }
     }
 
@@ -491,23 +491,38 @@ impl Pools {
     }
 
     fn note_hunger(&mut self, index: PoolIndex) {
-        let worker = self.worker;
-        let share = self.share();
+        let (worker, workers) = (self.worker, self.settings.workers);
         if let Some(pool) = self.pool(index) {
-            let hungry = pool.waiting.len() > pool.opening as usize && pool.open + pool.opening < share;
-            pool.quota.set_hungry(worker, hungry, pool.open + pool.opening == 0);
+            let hungry = pool.waiting.len() > pool.opening as usize;
+            if pool.quota.set_hungry(worker, hungry, pool.open + pool.opening == 0) {
+                // Others may have idle backends.
+                self.orders.extend((0..workers).filter(|other| *other != worker).map(Order::QuotaChanged));
+            }
         }
     }
 
-    /// This worker's fair part of a pool, at least one.
+    /// This worker's fair part of a pool. Rounded up, so that two workers never pass the odd one to and fro.
     fn share(&self) -> u32 {
-        (self.settings.size / u32::try_from(self.settings.workers).unwrap_or(1).max(1)).max(1)
+        self.settings.size.div_ceil(u32::try_from(self.settings.workers).unwrap_or(1).max(1))
     }
 
-    /// Another worker gave quota back.
-    pub fn quota_freed(&mut self, now: Instant) {
+    /// Another worker has given quota back, or has run out of it.
+    pub fn quota_changed(&mut self, now: Instant) {
         for index in self.indices() {
             self.open_more(index, now);
+            self.spare_idle(index);
+        }
+    }
+
+    /// Hands idle backends to workers whose sessions wait.
+    fn spare_idle(&mut self, index: PoolIndex) {
+        let worker = self.worker;
+        while let Some(pool) = self.pool(index)
+            && let Some(other) = pool.quota.hungry_other(worker, false)
+            && let Some(key) = pool.idle.pop()
+        {
+            pool.quota.fed(other);
+            self.move_to(key, other);
         }
     }
 

@@ -84,9 +84,10 @@ impl Quota {
         self.region_open.fetch_sub(1, Ordering::AcqRel);
     }
 
-    /// Says whether `worker` waits for quota, and whether it has no backend at all.
-    pub(super) fn set_hungry(&self, worker: usize, hungry: bool, starving: bool) {
+    /// Says whether `worker` waits for quota, and whether it has no backend at all. True: it has just begun to wait.
+    pub(super) fn set_hungry(&self, worker: usize, hungry: bool, starving: bool) -> bool {
         let bit = 1u64 << (worker % WORKERS_MAX);
+        let was_hungry = self.hungry.load(Ordering::Relaxed) & bit != 0;
         for (word, set) in [(&self.hungry, hungry), (&self.starving, hungry && starving)] {
             if set {
                 word.fetch_or(bit, Ordering::AcqRel);
@@ -94,6 +95,7 @@ impl Quota {
                 word.fetch_and(!bit, Ordering::AcqRel);
             }
         }
+        hungry && !was_hungry
     }
 
     /// Another worker than `worker` that waits; `starving`: only one that has nothing at all.

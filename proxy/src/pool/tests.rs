@@ -95,7 +95,7 @@ impl World {
                     Order::Fail(session, WaitFailure::TimedOut) => said.push(format!("{} waited too long", session.index)),
                     Order::Fail(session, WaitFailure::Open(_)) => said.push(format!("{} cannot be served", session.index)),
                     Order::Move(key, other, _) => said.push(format!("move {} to worker {other}", key.index)),
-                    Order::QuotaFreed(other) => said.push(format!("quota freed for worker {other}")),
+                    Order::QuotaChanged(other) => said.push(format!("tell worker {other}")),
                 }
             }
         }
@@ -261,8 +261,9 @@ fn a_worker_without_a_backend_gets_one_of_another_worker() {
     first.checkout(pool, 1);
     first.orders();
     assert_eq!(second.checkout(other, 7), Checkout::Waiting);
-    assert!(second.orders().is_empty(), "the quota is used up");
+    assert_eq!(second.orders(), ["tell worker 0"], "the quota is used up");
     first.checkout(pool, 2);
+    assert_eq!(first.orders(), ["tell worker 1"]);
     first.pools.release(backend(0), first.now);
     let orders = first.pools.take_orders();
     let [Order::Move(_, 1, _)] = &orders[..] else { panic!("not moved") };
@@ -274,6 +275,22 @@ fn a_worker_without_a_backend_gets_one_of_another_worker() {
 }
 
 #[test]
+fn an_idle_backend_goes_to_a_worker_whose_sessions_wait() {
+    let quotas = Arc::new(Quotas::default());
+    let mut first = World::new(settings(PoolMode::Transaction, 1, 2), &quotas, 0);
+    let mut second = World::new(settings(PoolMode::Transaction, 1, 2), &quotas, 1);
+    let (pool, other) = (first.enter(), second.enter());
+    first.checkout(pool, 1);
+    first.orders();
+    first.pools.release(backend(0), first.now);
+    assert!(first.orders().is_empty());
+    second.checkout(other, 7);
+    assert_eq!(second.orders(), ["tell worker 0"]);
+    first.pools.quota_changed(first.now);
+    assert_eq!(first.orders(), ["move 0 to worker 1"]);
+}
+
+#[test]
 fn quota_that_is_given_back_wakes_the_hungry() {
     let quotas = Arc::new(Quotas::default());
     let mut first = World::new(settings(PoolMode::Transaction, 1, 2), &quotas, 0);
@@ -282,9 +299,10 @@ fn quota_that_is_given_back_wakes_the_hungry() {
     first.checkout(pool, 1);
     first.orders();
     second.checkout(other, 7);
+    assert_eq!(second.orders(), ["tell worker 0"]);
     first.pools.close(backend(0), Farewell::Abrupt);
-    assert_eq!(first.orders(), ["quota freed for worker 1", "close 0 Abrupt"]);
-    second.pools.quota_freed(second.now);
+    assert_eq!(first.orders(), ["tell worker 1", "close 0 Abrupt"]);
+    second.pools.quota_changed(second.now);
     assert_eq!(second.orders(), ["open", "bind 7 to 0"]);
     assert_eq!(quotas.open_by_region(), [(region(0), 1)]);
 }

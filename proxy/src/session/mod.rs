@@ -236,9 +236,9 @@ impl Core {
         self.common.pools.get(backend).is_some_and(|found| found.state() == State::Bound(session))
     }
 
-    /// Another worker has given quota back.
-    pub fn quota_freed(&mut self, out: &mut Outputs) {
-        self.common.pools.quota_freed(self.common.now);
+    /// Another worker has given quota back, or has run out of it.
+    pub fn quota_changed(&mut self, out: &mut Outputs) {
+        self.common.pools.quota_changed(self.common.now);
         self.carry_on(out);
     }
 

@@ -26,7 +26,7 @@ impl Core {
                 Order::Bind(session, backend) => self.bind_waiter(session, backend, out),
                 Order::Fail(session, failure) => self.fail_waiter(session, failure, out),
                 Order::Move(backend, to_worker, moved) => out.push(Output::MoveBackend { backend, to_worker, moved }),
-                Order::QuotaFreed(to_worker) => out.push(Output::QuotaFreed { to_worker }),
+                Order::QuotaChanged(to_worker) => out.push(Output::QuotaChanged { to_worker }),
             }
         }
     }

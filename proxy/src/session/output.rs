@@ -80,8 +80,8 @@ pub enum Output {
         /// What travels with the socket.
         moved: Box<MovedBackend>,
     },
-    /// Call another worker's `quota_freed`.
-    QuotaFreed {
+    /// Call another worker's `quota_changed`.
+    QuotaChanged {
         /// Which.
         to_worker: usize,
     },

@@ -25,6 +25,8 @@ struct Call {
     input: &'static str,
     /// Lines that must be in the answer, in this order; space does not count.
     expected: &'static [&'static str],
+    /// The same in words.
+    summary: &'static str,
     /// The regions that are explained.
     regions: &'static [&'static str],
 }
@@ -35,6 +37,7 @@ const CALLS: [Call; 5] = [
         commands: &["SET helios.region = 'eu-west'; SELECT current_setting('cluster_node')"],
         input: "",
         expected: &["pg-eu-west"],
+        summary: "answered by pg-eu-west",
         regions: &["eu-west"],
     },
     Call {
@@ -42,6 +45,7 @@ const CALLS: [Call; 5] = [
         commands: &["SET helios.region = 'us-east'; SELECT current_setting('cluster_node')"],
         input: "",
         expected: &["pg-us-east"],
+        summary: "answered by pg-us-east",
         regions: &["us-east"],
     },
     Call {
@@ -49,6 +53,7 @@ const CALLS: [Call; 5] = [
         commands: &["SET helios.region = 'antarctica'; SELECT 1"],
         input: "",
         expected: &[BLOCKED],
+        summary: "blocked",
         regions: &["antarctica"],
     },
     Call {
@@ -56,6 +61,7 @@ const CALLS: [Call; 5] = [
         commands: &["SET helios.region = 'antarctica'; SELECT * FROM users LIMIT 1"],
         input: "",
         expected: &[BLOCKED],
+        summary: "blocked",
         regions: &["antarctica"],
     },
     Call {
@@ -67,6 +73,7 @@ const CALLS: [Call; 5] = [
         ],
         input: "",
         expected: &[BLOCKED, "SET", "1 | Dakota | us-east"],
+        summary: "blocked, then answered by pg-us-east",
         regions: &["antarctica", "us-east"],
     },
 ];
@@ -77,6 +84,7 @@ const COPIES: [Call; 2] = [
         commands: &["SET helios.region = 'eu-west'", "COPY users FROM STDIN", "COPY users TO STDOUT"],
         input: "4\tDelphine\teu-west\n",
         expected: &["SET", "COPY 1", "1 Amélie eu-west", "4 Delphine eu-west"],
+        summary: "one row in, all rows out, of pg-eu-west",
         regions: &["eu-west"],
     },
     Call {
@@ -84,6 +92,7 @@ const COPIES: [Call; 2] = [
         commands: &["SET helios.region = 'antarctica'", "COPY users FROM STDIN", "COPY users TO STDOUT"],
         input: "5\tNobody\tantarctica\n",
         expected: &["SET", BLOCKED, BLOCKED],
+        summary: "blocked, and blocked",
         regions: &["antarctica"],
     },
 ];
@@ -94,7 +103,6 @@ pub fn make_all(stage: &Stage, screen: &mut Screen, go_on: impl Fn() -> Result<(
         make(call, stage, screen)?;
         go_on()?;
     }
-    screen.heading("Beyond plain queries");
     prepared_statements(stage, screen)?;
     go_on()?;
     transaction(stage, screen)?;
@@ -113,7 +121,7 @@ fn make(call: &Call, stage: &Stage, screen: &mut Screen) -> Result<(), String> {
     let connection = ["-h", "localhost", "-p", &port, "-U", "postgres", "-d", "demo"];
     let typed: Vec<String> = call.commands.iter().map(|text| format!("-c \"{text}\"")).collect();
     let pipe = if call.input.is_empty() { String::new() } else { format!("printf {:?} | ", call.input) };
-    screen.command(&format!("{pipe}PGPASSWORD=postgres psql {} \\\n    {}", connection.join(" "), typed.join(" \\\n    ")));
+    screen.command(&format!("{pipe}PGPASSWORD=postgres psql {} \\\n  {}", connection.join(" "), typed.join(" \\\n  ")));
 
     let mut command = program::command(&program::need("psql")?);
     command.args(connection);
@@ -125,7 +133,7 @@ fn make(call: &Call, stage: &Stage, screen: &mut Screen) -> Result<(), String> {
     for region in call.regions {
         screen.why(&stage.explain(region)?);
     }
-    screen.verdict(holds_in_order(&answer, call.expected), call.expected.last().copied().unwrap_or_default());
+    screen.verdict(holds_in_order(&answer, call.expected), call.summary);
     Ok(())
 }
 
@@ -167,7 +175,7 @@ fn prepared_statements(stage: &Stage, screen: &mut Screen) -> Result<(), String>
 }
 
 fn transaction(stage: &Stage, screen: &mut Screen) -> Result<(), String> {
-    screen.heading("7. A block inside a transaction fails the transaction, and only that (status T: open, E: failed, I: none)");
+    screen.heading("7. A block inside a transaction fails the transaction, and only that  [T: open, E: failed, I: none]");
     let mut client = stage.connect()?;
     let node = "SELECT current_setting('cluster_node')";
     let conversation = [
@@ -199,10 +207,10 @@ fn ask_the_servers(stage: &Stage, screen: &mut Screen) {
         (users, seen)
     });
     for (home, (users, seen)) in HOMES.iter().zip(&counts) {
-        screen.text(&format!("{}   {asked}: seen {seen} times   rows in users: {users}", home.node));
+        screen.text(&format!("{}   \"{asked}\" {seen} times, and {users} rows in users", home.node));
     }
     let expected = [("4".to_owned(), 0), ("3".to_owned(), 1)];
-    screen.verdict(counts == expected, "four times asked for, three times blocked, once seen: in us-east");
+    screen.verdict(counts == expected, "asked for four times, blocked three times, seen once: in us-east");
 }
 
 #[cfg(test)]

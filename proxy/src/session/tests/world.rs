@@ -325,7 +325,7 @@ impl World {
                     Output::PauseFrontend(_)
                     | Output::ResumeFrontend(_)
                     | Output::MoveBackend { .. }
-                    | Output::QuotaFreed { .. } => {}
+                    | Output::QuotaChanged { .. } => {}
                 }
             }
             chunk = &[];
