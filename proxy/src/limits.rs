@@ -5,6 +5,9 @@
 /// Declared regions over the life of a process, those that reloads removed included.
 pub const REGIONS_MAX: usize = 1024;
 
+/// Name of a region that a client chooses; no declared one is longer, and a name that nobody declared is kept by the session.
+pub const REGION_NAME_BYTES_MAX: usize = 63;
+
 /// A startup packet, length word included; PostgreSQL's own `MAX_STARTUP_PACKET_LENGTH`.
 pub const STARTUP_PACKET_BYTES_MAX: usize = 10_000;
 /// One message of an authentication exchange; PostgreSQL's `PG_MAX_AUTH_TOKEN_LENGTH`.

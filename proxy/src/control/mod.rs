@@ -22,7 +22,7 @@ use std::sync::Arc;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Duration, Instant, interval, sleep_until};
 use tracing::{error, info, warn};
 
 use crate::admin;
@@ -36,6 +36,9 @@ use workers::Workers;
 
 /// Submission entries of the control thread's ring. A login, of a client or to a backend, has one operation at a time.
 const RING_ENTRIES: u32 = 1024;
+
+/// How often the control thread looks for what can be thrown away.
+const HOUSEKEEPING: Duration = Duration::from_secs(10);
 
 /// Runs the proxy with the configuration in `config_path` until SIGTERM or SIGINT.
 ///
@@ -91,11 +94,14 @@ impl Control {
             });
         }
         notify::ready();
+        let mut housekeeping = interval(HOUSEKEEPING);
         loop {
             tokio::select! {
                 event = self.events.recv() => {
                     self.handle(event)?;
                 }
+                // A policy that was replaced stays in memory until every worker has looked at the new one.
+                _ = housekeeping.tick() => self.publisher.free_retired(),
                 wish = signals.next() => match wish {
                     Wish::Reload => self.reload(),
                     Wish::End => break,

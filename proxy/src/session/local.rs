@@ -103,6 +103,11 @@ impl Common {
             return self.fail_unit(session, &Refusal::region_changes_at_end(), out);
         }
         let first = statement.text.iter().find(|byte| !byte.is_ascii_whitespace()).map_or(0, u8::to_ascii_lowercase);
+        if let sql::Kind::SetRegion { value, .. } | sql::Kind::SetConfigRegion { value: Some(value), .. } = kind
+            && let Some(refusal) = Refusal::of_region_name(value)
+        {
+            return self.fail_unit(session, &refusal, out);
+        }
         let policy = self.policy.get().clone();
         match kind {
             sql::Kind::SetRegion { value, local } => {

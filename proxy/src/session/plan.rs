@@ -160,6 +160,7 @@ impl Walk<'_> {
         let first = self.text.get(statement.range.start).copied().unwrap_or_default();
         match &statement.kind {
             Kind::SetRegion { value, local } => {
+                Refusal::of_region_name(value).map_or(Ok(()), Err)?;
                 let region = self.view.policy.region(value);
                 self.set_region(&region, *local)?;
                 let warn = *local && self.alone && self.status == TransactionStatus::Idle;
@@ -173,6 +174,7 @@ impl Walk<'_> {
                 Ok(Item::local(backend::command_complete(tag)).setting(start, *local))
             }
             Kind::SetConfigRegion { value, local, column } => {
+                value.as_deref().and_then(Refusal::of_region_name).map_or(Ok(()), Err)?;
                 let region = match value {
                     Some(value) => self.view.policy.region(value),
                     None => self.region.start().clone(),

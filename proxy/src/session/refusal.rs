@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
+use crate::limits::REGION_NAME_BYTES_MAX;
 use crate::wire::{Report, Severity, SqlState, encode_error};
 
 /// An error of the proxy's own for a client.
@@ -67,6 +68,13 @@ impl Refusal {
             "the end of this transaction changes the region, and statements that follow it would run in another one",
         )
         .with_hint("End the transaction in a message of its own, without AND CHAIN.")
+    }
+
+    /// The name of a region that no configuration could have.
+    pub(super) fn of_region_name(name: &str) -> Option<Self> {
+        (name.len() > REGION_NAME_BYTES_MAX).then(|| {
+            Self::new(SqlState::INVALID_PARAMETER_VALUE, format!("a region name has at most {REGION_NAME_BYTES_MAX} bytes"))
+        })
     }
 
     pub(super) fn protocol(message: impl Into<Cow<'static, str>>) -> Self {

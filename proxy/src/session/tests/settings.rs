@@ -222,6 +222,38 @@ fn what_was_left_behind_is_reset_before_anyone_else_gets_the_backend() {
 }
 
 #[test]
+fn a_name_that_no_region_can_have_is_not_kept() {
+    check(
+        transaction_mode(),
+        &"
+        Q SET helios.region = 'LONG'
+        Q SELECT set_config('helios.region', 'LONG', false)
+        P :SET helios.region = 'LONG' | B : | E | S
+        Q SHOW helios.region
+    "
+        .replace("LONG", &"x".repeat(64)),
+        expect![[r#"
+            Q SET helios.region = 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'
+              E ERROR 22023: a region name has at most 63 bytes
+              Z I
+            Q SELECT set_config('helios.region', 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx', false)
+              E ERROR 22023: a region name has at most 63 bytes
+              Z I
+            P :SET helios.region = 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx' | B : | E | S
+              1
+              2
+              E ERROR 22023: a region name has at most 63 bytes
+              Z I
+            Q SHOW helios.region
+              T
+              D 
+              C SHOW
+              Z I
+        "#]],
+    );
+}
+
+#[test]
 fn discard_all_stands_alone() {
     check(
         transaction_mode(),
