@@ -5,7 +5,7 @@ use std::rc::Rc;
 use super::client::{Local, Session, Unit, Wait};
 use super::frontend::{Message, Verdict};
 use super::gate::Gate;
-use super::local::{LocalStatement, column, ends_failure, is_local};
+use super::local::{Class, LocalStatement, class, column, ends_failure};
 use super::output::Outputs;
 use super::plan::refuse_state;
 use super::{Common, Refusal};
@@ -33,42 +33,26 @@ impl Common {
             }
             Reading::Known(facts) => match &facts.statements[..] {
                 [] => return self.keep_local(session, fields.name, fields.text, None, out),
-                [statement] if is_local(&statement.kind) => {
-                    let text = fields.text.get(statement.range.clone()).unwrap_or(fields.text);
-                    return self.keep_local(session, fields.name, text, Some(statement.kind.clone()), out);
-                }
-                [statement] => match &statement.kind {
-                    sql::Kind::Refused(refused) => {
+                [statement] => match class(&statement.kind) {
+                    Class::Local => {
+                        let text = fields.text.get(statement.range.clone()).unwrap_or(fields.text);
+                        return self.keep_local(session, fields.name, text, Some(statement.kind.clone()), out);
+                    }
+                    Class::Refused(refused) => {
                         let refusal =
                             Refusal { hint: refused.hint, ..Refusal::new(refused.sqlstate, refused.message.to_string()) };
                         return self.fail_unit(session, &refusal, out);
                     }
-                    sql::Kind::Other { state: Some(state) } => {
+                    Class::Other(Some(state)) => {
                         if self.settings.pools.mode == PoolMode::Transaction
-                            && let Err(refusal) = refuse_state(*state)
+                            && let Err(refusal) = refuse_state(state)
                         {
                             return self.fail_unit(session, &refusal, out);
                         }
                         dirty = true;
                     }
-                    sql::Kind::SetOther { .. } => dirty = true,
-                    sql::Kind::Other { state: None } => {}
-                    // Every other kind is the proxy's own, and has been kept.
-                    sql::Kind::SetRegion { .. }
-                    | sql::Kind::ResetRegion { .. }
-                    | sql::Kind::ResetAll
-                    | sql::Kind::DiscardAll
-                    | sql::Kind::ShowRegion { .. }
-                    | sql::Kind::ShowNode { .. }
-                    | sql::Kind::SetConfigRegion { .. }
-                    | sql::Kind::Begin
-                    | sql::Kind::Commit { .. }
-                    | sql::Kind::Rollback { .. }
-                    | sql::Kind::RollbackTo { .. }
-                    | sql::Kind::Savepoint { .. }
-                    | sql::Kind::Release { .. }
-                    | sql::Kind::PrepareTransaction
-                    | sql::Kind::SetTransaction => return Verdict::Fatal(Refusal::internal("a statement that is the proxy's")),
+                    Class::Setting => dirty = true,
+                    Class::Other(None) => {}
                 },
                 _ => {
                     let text = "cannot insert multiple commands into a prepared statement";

@@ -53,8 +53,19 @@ pub(super) fn column(kind: Option<&sql::Kind>) -> Option<&str> {
     }
 }
 
-/// Whether a statement of this kind is the proxy's.
-pub(super) fn is_local(kind: &sql::Kind) -> bool {
+/// Whose a statement is.
+pub(super) enum Class<'a> {
+    /// The proxy's.
+    Local,
+    /// A backend's: one that sets something.
+    Setting,
+    /// A backend's: any other, with what it leaves behind.
+    Other(Option<sql::SessionState>),
+    /// Nobody's.
+    Refused(&'a sql::Refusal),
+}
+
+pub(super) fn class(kind: &sql::Kind) -> Class<'_> {
     match kind {
         sql::Kind::SetRegion { .. }
         | sql::Kind::ResetRegion { .. }
@@ -70,8 +81,10 @@ pub(super) fn is_local(kind: &sql::Kind) -> bool {
         | sql::Kind::Savepoint { .. }
         | sql::Kind::Release { .. }
         | sql::Kind::PrepareTransaction
-        | sql::Kind::SetTransaction => true,
-        sql::Kind::SetOther { .. } | sql::Kind::Refused(_) | sql::Kind::Other { .. } => false,
+        | sql::Kind::SetTransaction => Class::Local,
+        sql::Kind::SetOther { .. } => Class::Setting,
+        sql::Kind::Other { state } => Class::Other(*state),
+        sql::Kind::Refused(refused) => Class::Refused(refused),
     }
 }
 
