@@ -39,6 +39,9 @@ pub const SAVEPOINTS_MAX: usize = 1024;
 /// Statements and portals that the proxy answers itself, per session.
 pub const LOCAL_STATEMENTS_MAX: usize = 1024;
 
+/// Text of one of them, comments inside it included.
+pub const LOCAL_STATEMENT_BYTES_MAX: usize = 8 << 10;
+
 /// Iterations of PBKDF2 that a backend may ask for in SCRAM (RFC 7677 asks for at least 4096; PostgreSQL's default is 4096).
 pub const SCRAM_ITERATIONS_MAX: u32 = 1_000_000;
 /// Characters of a SCRAM nonce that a backend may send.

@@ -1,15 +1,19 @@
 //! Tests that cannot run here say what they lack.
 //!
 //! `cargo test` has no way to skip a test while it runs: such a test passes for it. So the line
-//! `skipped: <test>: needs <what>` goes to standard error, past the runner's capture, and `cargo xtask test` counts and lists
-//! these lines. A test begins with
+//! `skipped: <test>: needs <what>` goes to standard error, past the runner's capture, and to the file that the variable
+//! [`FILE`] names: `cargo xtask test` counts and lists what stands there. A test begins with
 //!
 //! ```ignore
 //! let Some(world) = available(world()) else { return };
 //! ```
 
+use std::fs::OpenOptions;
 use std::io::Write;
 use std::thread;
+
+/// The variable with the name of a file that takes one line for each skipped test.
+pub const FILE: &str = "DOMICILE_SKIPPED";
 
 /// The value, or after saying that the running test is skipped because of what it lacks, `None`.
 pub fn available<T>(found: Result<T, String>) -> Option<T> {
@@ -17,8 +21,13 @@ pub fn available<T>(found: Result<T, String>) -> Option<T> {
         Ok(value) => Some(value),
         Err(needs) => {
             let test = thread::current();
-            // Not eprintln!, which the test runner keeps from the terminal when a test passes.
-            writeln!(std::io::stderr(), "skipped: {}: needs {needs}", test.name().unwrap_or("a test")).ok();
+            let line = format!("skipped: {}: needs {needs}\n", test.name().unwrap_or("a test"));
+            // Not eprint!, which the test runner keeps from the terminal when a test passes.
+            std::io::stderr().write_all(line.as_bytes()).ok();
+            let file = std::env::var_os(FILE).and_then(|file| OpenOptions::new().append(true).create(true).open(file).ok());
+            if let Some(mut file) = file {
+                file.write_all(line.as_bytes()).ok();
+            }
             None
         }
     }

@@ -3,10 +3,13 @@
 //! The steps name the whole workspace, so that cargo chooses the same features for all of them and builds every dependency once.
 //! The end-to-end tests drive the release build, which is what is shipped.
 
+use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
+use domicile_tests::process::Scratch;
 use domicile_tests::proxy::{root, target_directory};
+use domicile_tests::skip;
 
 use crate::progress::{Outcome, seconds, watch};
 use crate::tidy;
@@ -82,30 +85,20 @@ fn check_tidy(_: &str) -> Result<Report, String> {
 fn unit(names: &str) -> Result<Report, String> {
     let nextest = cargo(&["nextest", "--version"]).output().is_ok_and(|output| output.status.success());
     let mut command = if nextest {
-        // The lines of skipped tests are printed by tests that pass.
-        cargo(&[
-            "nextest",
-            "run",
-            "--workspace",
-            "--lib",
-            "--bins",
-            "--no-fail-fast",
-            "--no-tests=pass",
-            "--success-output=final",
-        ])
+        cargo(&["nextest", "run", "--workspace", "--lib", "--bins", "--no-fail-fast", "--no-tests=pass"])
     } else {
         cargo(&["test", "--workspace", "--lib", "--bins", "--no-fail-fast"])
     };
     if !names.is_empty() {
         command.arg(names);
     }
-    watch("unit", command).map(counted)
+    run_tests("unit", command)
 }
 
 fn loom(_: &str) -> Result<Report, String> {
     let mut command = cargo(&["test", "--release", "--package", "domicile-tests", "--test", "loom"]);
     command.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", target_directory().join("loom"));
-    watch("loom", command).map(counted)
+    run_tests("loom", command)
 }
 
 fn e2e(names: &str) -> Result<Report, String> {
@@ -119,30 +112,45 @@ fn e2e(names: &str) -> Result<Report, String> {
         command.arg(names);
     }
     command.env("DOMICILE_BIN", target_directory().join("release/domicile"));
-    let mut report = watch("e2e", command).map(counted)?;
+    let mut report = run_tests("e2e", command)?;
     report.took += built.took;
     Ok(report)
 }
 
-/// Counts what a test runner printed: nextest's summary, or `test result:` of every test binary.
+/// Runs tests, and counts those that skip themselves, which for the runner have passed.
+fn run_tests(what: &str, mut command: Command) -> Result<Report, String> {
+    let scratch = Scratch::new().map_err(|error| format!("a temporary directory: {error}"))?;
+    let file = scratch.path().join("skipped");
+    command.env(skip::FILE, &file);
+    let mut report = counted(watch(what, command)?);
+    report.skipped = fs::read_to_string(&file).unwrap_or_default().lines().map(str::to_owned).collect();
+    report.passed = report.passed.saturating_sub(report.skipped.len());
+    Ok(report)
+}
+
+/// Counts what a test runner printed: nextest's summary, else `test result:` of every test binary.
 fn counted(outcome: Outcome) -> Report {
     let Outcome { output, success, took } = outcome;
-    let mut report = Report { took, ..Report::default() };
-    for line in output.lines().map(str::trim) {
-        if line.starts_with("test result: ") || line.starts_with("Summary [") {
-            report.passed += before(line, "passed");
-            report.failed += before(line, "failed") + before(line, "timed out");
-        } else if line.starts_with("skipped: ") {
-            report.skipped.push(line.to_owned());
-        }
-    }
-    // For the runner a test that skips itself has passed.
-    report.passed = report.passed.saturating_sub(report.skipped.len());
-    if !success && report.failed == 0 {
-        report.failed = 1;
-    }
-    report.output = output;
-    report
+    let lines = || output.lines().map(str::trim);
+    let results: Vec<&str> = match lines().find(|line| line.starts_with("Summary [")) {
+        Some(summary) => vec![summary],
+        None => lines().filter(|line| line.starts_with("test result: ")).collect(),
+    };
+    let sum = |word: &str| results.iter().map(|line| before(line, word)).sum::<usize>();
+    let (passed, failed) = (sum("passed"), sum("failed") + sum("timed out"));
+    // A run that broke off, because something does not compile, has failed too.
+    let failed = if success { failed } else { failed.max(1) };
+    Report { passed, failed, took, output: without_passed(&output), ..Report::default() }
+}
+
+/// What a test runner printed, without what only says that all is well.
+fn without_passed(output: &str) -> String {
+    let is_news = |line: &&str| {
+        let line = line.trim_start();
+        let starts = ["PASS [", "Compiling ", "Checking ", "Running "];
+        !(starts.iter().any(|start| line.starts_with(start)) || line.starts_with("test ") && line.ends_with(" ok"))
+    };
+    output.lines().filter(is_news).collect::<Vec<_>>().join("\n")
 }
 
 /// The number that stands before a word.
@@ -155,23 +163,29 @@ fn before(line: &str, word: &str) -> usize {
 mod tests {
     use super::*;
 
-    fn count(output: &str, success: bool) -> (usize, usize, usize) {
+    fn count(output: &str, success: bool) -> (usize, usize) {
         let report = counted(Outcome { output: output.to_owned(), success, took: Duration::ZERO });
-        (report.passed, report.failed, report.skipped.len())
+        (report.passed, report.failed)
     }
 
     #[test]
     fn both_runners_are_counted() {
-        let cargo = "running 3 tests\ntest result: ok. 3 passed; 0 failed; 1 ignored; 0 measured\nskipped: a: needs psql\n\
+        let cargo = "running 3 tests\ntest result: ok. 3 passed; 0 failed; 1 ignored; 0 measured\n\
                      test result: FAILED. 1 passed; 2 failed; 0 ignored";
-        assert_eq!(count(cargo, false), (3, 2, 1));
-        let nextest = "     Summary [   0.1s] 9 tests run: 6 passed, 1 failed, 2 timed out, 4 skipped";
-        assert_eq!(count(nextest, false), (6, 3, 0));
+        assert_eq!(count(cargo, false), (4, 2));
+        let nextest = "     Summary [   0.1s] 9 tests run: 6 passed (1 slow), 1 failed, 2 timed out, 4 skipped\n\
+                       test result: FAILED. 0 passed; 1 failed; 0 ignored";
+        assert_eq!(count(nextest, false), (6, 3));
     }
 
     #[test]
     fn a_run_that_breaks_off_is_a_failure() {
-        assert_eq!(count("error: could not compile", false), (0, 1, 0));
-        assert_eq!(count("", true), (0, 0, 0));
+        assert_eq!(count("error: could not compile", false), (0, 1));
+        assert_eq!(count("", true), (0, 0));
+    }
+
+    #[test]
+    fn failures_are_shown_without_what_passed() {
+        assert_eq!(without_passed("   Compiling a v1\ntest a ... ok\ntest b ... FAILED\n  PASS [ 0.1s] c"), "test b ... FAILED");
     }
 }

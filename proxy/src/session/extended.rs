@@ -9,7 +9,7 @@ use super::local::{Class, LocalStatement, class, column, ends_failure};
 use super::output::Outputs;
 use super::plan::refuse_state;
 use super::{Common, Refusal};
-use crate::limits::LOCAL_STATEMENTS_MAX;
+use crate::limits::{LOCAL_STATEMENT_BYTES_MAX, LOCAL_STATEMENTS_MAX};
 use crate::pool::{Kind, PoolMode, Rule};
 use crate::sql::{self, Reading};
 use crate::wire::frontend::Target;
@@ -32,7 +32,7 @@ impl Common {
                 return self.fail_unit(session, &refusal, out);
             }
             Reading::Known(facts) => match &facts.statements[..] {
-                [] => return self.keep_local(session, fields.name, fields.text, None, out),
+                [] => return self.keep_local(session, fields.name, b"", None, out),
                 [statement] => match class(&statement.kind) {
                     Class::Local => {
                         let text = fields.text.get(statement.range.clone()).unwrap_or(fields.text);
@@ -86,6 +86,9 @@ impl Common {
     ) -> Verdict {
         if let Some(verdict) = self.check_status(session, kind.as_ref(), out) {
             return verdict;
+        }
+        if text.len() > LOCAL_STATEMENT_BYTES_MAX {
+            return self.fail_unit(session, &too_many("bytes in a prepared statement"), out);
         }
         let local = session.local.get_or_insert_default();
         if local.statements.len() >= LOCAL_STATEMENTS_MAX && !local.statements.contains_key(name) {

@@ -55,7 +55,8 @@ impl Common {
             return Gate::Refuse(refusal);
         }
         let Some(grant) = &session.grant else { return Gate::Refuse(Refusal::internal("session without a grant")) };
-        let permit = match self.policy.get().decide(grant, region) {
+        // The snapshot that the grant is of: a newer one is for the next message.
+        let permit = match self.policy.snapshot().decide(grant, region) {
             Ok(permit) => permit,
             // The refusal must stand behind the replies that are still to come.
             Err(_) if !session.is_quiet() && !session.unit.touched => return Gate::Hold(Wait::Quiet),

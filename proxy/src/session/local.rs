@@ -121,7 +121,7 @@ impl Common {
         {
             return self.fail_unit(session, &refusal, out);
         }
-        let policy = self.policy.get().clone();
+        let policy = self.policy.snapshot().clone();
         match kind {
             sql::Kind::SetRegion { value, local } => {
                 let warn = *local && session.status == TransactionStatus::Idle && !session.unit.touched;
