@@ -154,7 +154,9 @@ impl World {
 
     pub(super) fn play(&mut self, script: &str, cut: Cut) -> String {
         for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
-            writeln!(self.said, "{line}").unwrap();
+            // A line that is long on purpose is shown by its beginning.
+            let (shown, rest) = line.split_at(line.len().min(200));
+            writeln!(self.said, "{shown}{}", if rest.is_empty() { "" } else { " …" }).unwrap();
             if let Some(act) = line.strip_prefix('!') {
                 self.act(act, cut);
                 self.log_servers();
