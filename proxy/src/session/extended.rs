@@ -157,10 +157,6 @@ impl Common {
     pub(super) fn execute(&mut self, session: &mut Session, body: &[u8], out: &mut Outputs) -> Verdict {
         let Ok((portal, _max_rows)) = frontend::execute_fields(body) else { return self.malformed(session, out) };
         match session.local_portal(portal) {
-            Some(statement) if session.preamble_failed => {
-                drop(statement);
-                self.discard_to_sync(session)
-            }
             Some(statement) => self.perform(session, &statement, out),
             None => self.pass(session, Kind::Execute, "Execute", out),
         }
@@ -175,9 +171,6 @@ impl Common {
         });
         // Closing what does not exist is no error, so without a backend there is nothing to ask for.
         if local.is_some() || session.backend.is_none() {
-            if session.preamble_failed {
-                return self.discard_to_sync(session);
-            }
             self.answer(session, backend::close_complete(), out);
             return Verdict::Done;
         }
@@ -221,9 +214,6 @@ impl Common {
 
     /// A message for the backend: through the gate.
     fn pass(&mut self, session: &mut Session, kind: Kind, message: &'static str, out: &mut Outputs) -> Verdict {
-        if session.preamble_failed {
-            return self.discard_to_sync(session);
-        }
         match self.gate(session, message, out) {
             Gate::Open(backend) => {
                 session.fresh = false;
@@ -234,13 +224,6 @@ impl Common {
             Gate::Hold(wait) => Verdict::Hold(wait),
             Gate::Refuse(refusal) => self.fail_unit(session, &refusal, out),
         }
-    }
-
-    /// The error has been given already.
-    fn discard_to_sync(&mut self, session: &mut Session) -> Verdict {
-        session.preamble_failed = false;
-        session.unit = Unit { skip: true, failed: true, ..session.unit };
-        Verdict::Done
     }
 
     /// A body that does not parse: ERROR, and the unit is skipped, as PostgreSQL does.

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::client::{Session, Wait};
+use super::client::{Session, Unit, Wait};
 use super::gate::Gate;
 use super::output::{Feed, Output, Outputs, Payload, farewell};
 use super::{Common, Refusal};
@@ -154,6 +154,14 @@ impl Common {
             self.send(session, backend, frontend::flush(), None, out);
             return Verdict::Hold(Wait::Quiet);
         }
+        if std::mem::take(&mut session.preamble_failed) {
+            // The error of the refused BEGIN has been passed on in place of the reply to this message; what is left of it follows.
+            if matches!(message.tag, tag::QUERY | tag::FUNCTION_CALL) {
+                return self.ready(session, out);
+            }
+            session.unit = Unit { skip: true, failed: true, ..session.unit };
+            return Verdict::Done;
+        }
         if session.unit.skip {
             // Everything up to Sync is discarded after an error (protocol flow, "Extended Query").
             return match message.tag {
@@ -192,9 +200,6 @@ impl Common {
 
     /// A FunctionCall is a statement of unknown target: it passes the same gate.
     fn function_call(&mut self, session: &mut Session, out: &mut Outputs) -> Verdict {
-        if session.preamble_failed {
-            return self.end_of_failed_preamble(session, out);
-        }
         match self.gate(session, "FunctionCall", out) {
             Gate::Open(backend) => {
                 session.fresh = false;

@@ -62,7 +62,7 @@ impl Common {
             Err(_) if !session.is_quiet() && !session.unit.touched => return Gate::Hold(Wait::Quiet),
             Err(denial) => return Gate::Refuse(self.denied(session, &denial, message, out)),
         };
-        let served_by = permit.region();
+        let (served_by, requirement) = (permit.region(), permit.requirement());
         if let Some(key) = session.backend {
             let bound_to = self.pools.get(key).map(|backend| (backend.region(), backend.is_retired()));
             let in_transaction = session.unit.touched || self.backend_in_transaction(session);
@@ -70,32 +70,39 @@ impl Common {
                 Some((region, retired)) => region == served_by && (!retired || in_transaction || !session.is_quiet()),
                 None => false,
             };
-            if stays {
-                self.permitted(session, region, permit.requirement(), served_by, message, out);
-                return self.open_gate(session, key, out);
+            if !stays {
+                if !session.is_quiet() {
+                    return Gate::Hold(Wait::Quiet);
+                }
+                if in_transaction {
+                    return Gate::Refuse(Refusal::region_changes_too_late());
+                }
+                let moved = bound_to.is_some_and(|(region, _)| region != served_by);
+                let why = if moved { "the session leaves its region" } else { "the node of this session has been reconfigured" };
+                self.give_up_backend(session, why, out);
             }
-            if !session.is_quiet() {
-                return Gate::Hold(Wait::Quiet);
-            }
-            if in_transaction {
-                return Gate::Refuse(Refusal::region_changes_too_late());
-            }
-            let moved = bound_to.is_some_and(|(region, _)| region != served_by);
-            let why = if moved { "the session leaves its region" } else { "the node of this session has been reconfigured" };
-            self.give_up_backend(session, why, out);
         }
-        let requirement = permit.requirement();
-        let pool = self.pool_of(session, served_by);
-        match self.pools.checkout(permit, pool, session.key, self.now) {
-            Some(Checkout::Bound(key)) => {
-                session.backend = Some(key);
-                self.permitted(session, region, requirement, served_by, message, out);
-                self.welcome(session, key, out);
-                self.open_gate(session, key, out)
+        let key = match session.backend {
+            Some(key) => key,
+            None => {
+                let pool = self.pool_of(session, served_by);
+                match self.pools.checkout(permit, pool, session.key, self.now) {
+                    Some(Checkout::Bound(key)) => {
+                        session.backend = Some(key);
+                        self.welcome(session, key, out);
+                        key
+                    }
+                    Some(Checkout::Waiting) => return Gate::Hold(Wait::Backend),
+                    None => return Gate::Refuse(Refusal::internal("a pool of another region than the decision's")),
+                }
             }
-            Some(Checkout::Waiting) => Gate::Hold(Wait::Backend),
-            None => Gate::Refuse(Refusal::internal("a pool of another region than the decision's")),
+        };
+        let gate = self.open_gate(session, key, out);
+        if matches!(gate, Gate::Open(_)) {
+            // A message that is held is decided on again, and counted then.
+            self.permitted(session, region, requirement, served_by, message, out);
         }
+        gate
     }
 
     /// The session has a backend: sends the BEGIN that has been put off, if there is one.

@@ -14,9 +14,6 @@ use crate::wire::{SqlState, TransactionStatus, backend, frontend};
 impl Common {
     /// A Query.
     pub(super) fn query(&mut self, session: &mut Session, body: &[u8], out: &mut Outputs) -> Verdict {
-        if session.preamble_failed {
-            return self.end_of_failed_preamble(session, out);
-        }
         let Ok(text) = frontend::query_text(body) else {
             return self.refuse_query(session, &Refusal::protocol("invalid message format"), out);
         };
@@ -330,12 +327,6 @@ impl Common {
         }
         session.tell(backend::ready_for_query(session.status), out);
         Verdict::Done
-    }
-
-    /// The error of a failed BEGIN has been passed on in place of the reply to this message; what is left of the reply follows.
-    pub(super) fn end_of_failed_preamble(&mut self, session: &mut Session, out: &mut Outputs) -> Verdict {
-        session.preamble_failed = false;
-        self.ready(session, out)
     }
 }
 

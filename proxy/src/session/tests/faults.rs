@@ -309,32 +309,6 @@ fn waiting_is_first_come_first_served_and_ends() {
 }
 
 #[test]
-fn begin_that_the_server_refuses() {
-    check(
-        transaction_mode(),
-        "
-        Q SET helios.region = 'eu'
-        P :BEGIN BAD | B : | E | S
-        Q SELECT 1
-    ",
-        expect![[r#"
-        Q SET helios.region = 'eu'
-          C SET
-          Z I
-        P :BEGIN BAD | B : | E | S
-          E ERROR 42601: syntax error at or near "BAD"
-          Z I
-        Q SELECT 1
-          T
-          D eu
-          C SELECT 1
-          Z I
-            eu: Q SELECT 1
-    "#]],
-    );
-}
-
-#[test]
 fn a_backend_that_says_what_nobody_asked_for() {
     check(
         session_mode(),

@@ -226,7 +226,7 @@ impl Model {
         }
         let tag = match word(0).as_str() {
             "begin" | "start" => {
-                if word(1) == "bad" {
+                if word(1) == "deferrable" {
                     return Err(Failure(SqlState::INVALID_PARAMETER_VALUE, "bad transaction mode".into()));
                 }
                 self.status = TransactionStatus::InTransaction;

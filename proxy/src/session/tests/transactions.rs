@@ -325,3 +325,83 @@ fn errors_of_the_server_are_the_servers() {
     "#]],
     );
 }
+
+#[test]
+fn begin_that_the_server_refuses() {
+    check(
+        transaction_mode(),
+        "
+        Q SET helios.region = 'eu'
+        Q BEGIN DEFERRABLE
+        Q SELECT 1
+        Q SELECT 2
+        Q ROLLBACK
+        P :BEGIN DEFERRABLE | B : | E | P :SELECT 1 | B : | E | S
+        P :ROLLBACK | B : | E | S
+        P :BEGIN DEFERRABLE | B : | E | P :SAVEPOINT s | B : | E | S
+        Q ROLLBACK
+        Q BEGIN DEFERRABLE
+        F
+        Q ROLLBACK
+        Q SELECT 3
+    ",
+        expect![[r#"
+            Q SET helios.region = 'eu'
+              C SET
+              Z I
+            Q BEGIN DEFERRABLE
+              C BEGIN
+              Z T
+            Q SELECT 1
+              E ERROR 22023: bad transaction mode
+              Z E
+                eu: Q BEGIN DEFERRABLE
+            Q SELECT 2
+              E ERROR 25P02: current transaction is aborted, commands ignored until end of transaction block
+              Z E
+            Q ROLLBACK
+              C ROLLBACK
+              Z I
+            P :BEGIN DEFERRABLE | B : | E | P :SELECT 1 | B : | E | S
+              1
+              2
+              C BEGIN
+              E ERROR 22023: bad transaction mode
+              Z E
+                eu: Q BEGIN DEFERRABLE
+            P :ROLLBACK | B : | E | S
+              1
+              2
+              C ROLLBACK
+              Z I
+            P :BEGIN DEFERRABLE | B : | E | P :SAVEPOINT s | B : | E | S
+              1
+              2
+              C BEGIN
+              1
+              2
+              E ERROR 22023: bad transaction mode
+              Z E
+                eu: Q BEGIN DEFERRABLE
+            Q ROLLBACK
+              C ROLLBACK
+              Z I
+            Q BEGIN DEFERRABLE
+              C BEGIN
+              Z T
+            F
+              E ERROR 22023: bad transaction mode
+              Z E
+                eu: Q BEGIN DEFERRABLE
+            Q ROLLBACK
+              C ROLLBACK
+              Z I
+            Q SELECT 3
+              T
+              D eu
+              C SELECT 1
+              Z I
+                eu: Q SELECT 3
+        "#]],
+    );
+}
