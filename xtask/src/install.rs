@@ -49,13 +49,34 @@ fn missing() -> Vec<&'static str> {
 fn libclang() -> bool {
     let holds_library = |directory: &Path| {
         let names = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.file_name());
-        names.into_iter().any(|name| name.to_str().is_some_and(|name| name.starts_with("libclang") && name.contains(".so")))
+        names.into_iter().any(|name| name.to_str().is_some_and(is_libclang))
     };
     let children = |directory: &str| fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
     let llvm = children("/usr/lib").map(|path| path.join("lib"));
     std::env::var_os("LIBCLANG_PATH").is_some() || children("/usr/lib").chain(llvm).any(|path| holds_library(&path))
 }
 
+/// Whether a file is the library that bindgen looks for, and not one of its kin (`libclang-cpp.so.14`).
+fn is_libclang(name: &str) -> bool {
+    let version = |rest: &str| rest.strip_prefix('-').is_none_or(|version| version.starts_with(|first: char| first.is_ascii_digit()));
+    name.strip_prefix("libclang").is_some_and(|rest| rest.contains(".so") && version(rest))
+}
+
 fn succeeds(command: &mut Command) -> bool {
     command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_library_of_the_c_plus_plus_interface_is_not_libclang() {
+        for name in ["libclang.so", "libclang.so.1", "libclang-14.so", "libclang-14.so.14.0.6", "libclang-22.so.1"] {
+            assert!(is_libclang(name), "{name}");
+        }
+        for name in ["libclang-cpp.so.14", "libclang-cpp.so", "libclangBasic.a", "clang.so", "libclang.a"] {
+            assert!(!is_libclang(name), "{name}");
+        }
+    }
 }
