@@ -58,7 +58,8 @@ fn libclang() -> bool {
 
 /// Whether a file is the library that bindgen looks for, and not one of its kin (`libclang-cpp.so.14`).
 fn is_libclang(name: &str) -> bool {
-    let version = |rest: &str| rest.strip_prefix('-').is_none_or(|version| version.starts_with(|first: char| first.is_ascii_digit()));
+    let version =
+        |rest: &str| rest.strip_prefix('-').is_none_or(|version| version.starts_with(|first: char| first.is_ascii_digit()));
     name.strip_prefix("libclang").is_some_and(|rest| rest.contains(".so") && version(rest))
 }
 

@@ -11,10 +11,12 @@
 
 mod backend;
 mod key;
+mod opening;
 mod order;
 mod owed;
 mod pools;
 mod quota;
+mod sharing;
 
 #[cfg(test)]
 mod tests;

@@ -3,10 +3,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::mem;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::backend::{Backend, MovedBackend, State};
-use super::key::{BackendInfo, BackendKey, NodeIdentity, OpenError, OpenTicket, PoolKey, Proof, SessionKey};
+use super::backend::{Backend, State};
+use super::key::{BackendKey, NodeIdentity, OpenTicket, PoolKey, Proof, SessionKey};
 use super::order::{Checkout, Farewell, Order, PoolMode, Settings, WaitFailure};
 use super::owed::{Kind, Reply, Rule};
 use super::quota::{Quota, Quotas};
@@ -15,46 +15,46 @@ use super::quota::{Quota, Quotas};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PoolIndex(u32);
 
-struct Pool {
-    key: PoolKey,
-    quota: Arc<Quota>,
+pub(super) struct Pool {
+    pub(super) key: PoolKey,
+    pub(super) quota: Arc<Quota>,
     /// Last in, first out: the rest can grow old and be closed.
-    idle: Vec<BackendKey>,
-    waiting: VecDeque<Waiter>,
+    pub(super) idle: Vec<BackendKey>,
+    pub(super) waiting: VecDeque<Waiter>,
     /// Backends of this worker, whatever their state.
-    open: u32,
+    pub(super) open: u32,
     /// Connections being opened.
-    opening: u32,
+    pub(super) opening: u32,
     /// After a failure with other backends alive, nothing is opened before this.
-    retry_at: Option<Instant>,
+    pub(super) retry_at: Option<Instant>,
     /// Sessions that have looked this pool up and not left.
-    users: u32,
+    pub(super) users: u32,
 }
 
-struct Waiter {
-    session: SessionKey,
-    deadline: Instant,
+pub(super) struct Waiter {
+    pub(super) session: SessionKey,
+    pub(super) deadline: Instant,
 }
 
 /// The pools of one worker, their backends and those who wait.
 pub struct Pools {
-    settings: Settings,
-    quotas: Arc<Quotas>,
-    worker: usize,
-    by_key: HashMap<PoolKey, PoolIndex>,
-    pools: Vec<Option<Pool>>,
-    free_pools: Vec<u32>,
-    backends: Vec<Slot>,
-    free_backends: Vec<u32>,
-    tickets: HashMap<OpenTicket, PoolIndex>,
-    next_ticket: u64,
-    orders: Vec<Order>,
-    draining: bool,
+    pub(super) settings: Settings,
+    pub(super) quotas: Arc<Quotas>,
+    pub(super) worker: usize,
+    pub(super) by_key: HashMap<PoolKey, PoolIndex>,
+    pub(super) pools: Vec<Option<Pool>>,
+    pub(super) free_pools: Vec<u32>,
+    pub(super) backends: Vec<Slot>,
+    pub(super) free_backends: Vec<u32>,
+    pub(super) tickets: HashMap<OpenTicket, PoolIndex>,
+    pub(super) next_ticket: u64,
+    pub(super) orders: Vec<Order>,
+    pub(super) draining: bool,
 }
 
 /// What has become of a node since a backend was opened.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Standing {
+pub(super) enum Standing {
     /// Nothing.
     Current,
     /// It has the same name and region, and another address, user, …
@@ -63,7 +63,7 @@ enum Standing {
     Gone,
 }
 
-enum Slot {
+pub(super) enum Slot {
     Free { generation: u32 },
     Taken(Box<Backend>),
 }
@@ -124,7 +124,7 @@ impl Pools {
         gone
     }
 
-    fn standing(&self, node: &Arc<NodeIdentity>) -> Standing {
+    pub(super) fn standing(&self, node: &Arc<NodeIdentity>) -> Standing {
         if self.settings.nodes.iter().any(|known| Arc::ptr_eq(known, node)) {
             Standing::Current
         } else if self.settings.nodes.contains(node) {
@@ -180,7 +180,7 @@ impl Pools {
         self.forget_if_unused(index);
     }
 
-    fn forget_if_unused(&mut self, index: PoolIndex) {
+    pub(super) fn forget_if_unused(&mut self, index: PoolIndex) {
         let unused = self
             .pool(index)
             .is_some_and(|pool| pool.users == 0 && pool.open == 0 && pool.opening == 0 && pool.waiting.is_empty());
@@ -286,7 +286,7 @@ impl Pools {
     }
 
     /// Lends the backend to the next waiter, gives it to a worker that needs it more, or lays it aside.
-    fn make_idle(&mut self, key: BackendKey, now: Instant) {
+    pub(super) fn make_idle(&mut self, key: BackendKey, now: Instant) {
         let (lifetime, worker) = (self.settings.lifetime, self.worker);
         let share = self.share();
         let Some(backend) = self.get(key) else { return };
@@ -310,7 +310,7 @@ impl Pools {
         self.lend_or_lay_aside(key);
     }
 
-    fn lend_or_lay_aside(&mut self, key: BackendKey) {
+    pub(super) fn lend_or_lay_aside(&mut self, key: BackendKey) {
         let draining = self.draining;
         let Some(backend) = self.get(key) else { return };
         let index = backend.pool;
@@ -331,95 +331,6 @@ impl Pools {
         }
     }
 
-    fn move_to(&mut self, key: BackendKey, other: usize) {
-        let Some(backend) = self.get(key) else { return };
-        backend.state = State::Moving;
-        let (info, opened_at, index) = (backend.info(), backend.opened_at, backend.pool);
-        let Some(pool) = self.pool(index) else { return };
-        let moved = MovedBackend { key: pool.key.clone(), info, opened_at };
-        // The right to it travels with it.
-        pool.open -= 1;
-        self.free_backend(key);
-        self.orders.push(Order::Move(key, other, Box::new(moved)));
-        self.note_hunger(index);
-        self.forget_if_unused(index);
-    }
-
-    /// A connection was opened. `None`: nobody wants it any more; its quota is given back and the caller closes it.
-    pub fn opened(&mut self, ticket: OpenTicket, info: BackendInfo, now: Instant) -> Option<BackendKey> {
-        let index = self.tickets.remove(&ticket)?;
-        let (draining, stands) = (self.draining, self.standing(&info.node) == Standing::Current);
-        let pool = self.pool(index)?;
-        pool.opening -= 1;
-        pool.retry_at = None;
-        let unwanted = draining && pool.waiting.is_empty();
-        if info.node.region != pool.key.region || !stands || unwanted {
-            self.gave_back_quota(index);
-            self.open_for_waiters(index);
-            self.forget_if_unused(index);
-            return None;
-        }
-        Some(self.admit(index, info, now, now))
-    }
-
-    /// A backend came from another worker, with the right to it.
-    pub fn arrived(&mut self, moved: MovedBackend, now: Instant) -> Option<BackendKey> {
-        if self.standing(&moved.info.node) != Standing::Current {
-            self.move_failed(&moved);
-            return None;
-        }
-        let index = self.enter(&moved.key);
-        let key = self.admit(index, moved.info, moved.opened_at, now);
-        self.leave(index);
-        Some(key)
-    }
-
-    /// A backend was lost between two workers: the right to it is given back.
-    pub fn move_failed(&mut self, moved: &MovedBackend) {
-        let index = self.enter(&moved.key);
-        self.gave_back_quota(index);
-        self.leave(index);
-    }
-
-    fn admit(&mut self, index: PoolIndex, info: BackendInfo, opened_at: Instant, now: Instant) -> BackendKey {
-        let slot = self.free_backends.pop().unwrap_or_else(|| {
-            self.backends.push(Slot::Free { generation: 0 });
-            u32::try_from(self.backends.len() - 1).unwrap_or(u32::MAX)
-        });
-        let generation = match &self.backends[slot as usize] {
-            Slot::Free { generation } => *generation,
-            Slot::Taken(backend) => backend.generation,
-        };
-        let key = BackendKey { index: slot, generation };
-        self.backends[slot as usize] = Slot::Taken(Box::new(Backend::new(generation, index, info, opened_at, now)));
-        if let Some(pool) = self.pool(index) {
-            pool.open += 1;
-        }
-        // Whoever it came for gets it before other workers may ask for it.
-        self.lend_or_lay_aside(key);
-        key
-    }
-
-    /// A connection could not be opened. With no other backend alive everybody who waits for this pool gets the error; else they go
-    /// on waiting for the others, and nothing new is tried for a second.
-    pub fn open_failed(&mut self, ticket: OpenTicket, error: OpenError, now: Instant) {
-        let Some(index) = self.tickets.remove(&ticket) else { return };
-        if let Some(pool) = self.pool(index) {
-            pool.opening -= 1;
-        }
-        self.gave_back_quota(index);
-        let Some(pool) = self.pool(index) else { return };
-        if pool.open == 0 && pool.opening == 0 {
-            let waiting = mem::take(&mut pool.waiting);
-            let error = Arc::new(error);
-            self.orders.extend(waiting.into_iter().map(|w| Order::Fail(w.session, WaitFailure::Open(error.clone()))));
-        } else {
-            pool.retry_at = Some(now + Duration::from_secs(1));
-        }
-        self.note_hunger(index);
-        self.forget_if_unused(index);
-    }
-
     /// The connection is gone (closed by the peer, or broken).
     pub fn lost(&mut self, key: BackendKey) {
         self.remove(key);
@@ -432,7 +343,7 @@ impl Pools {
         }
     }
 
-    fn remove(&mut self, key: BackendKey) -> bool {
+    pub(super) fn remove(&mut self, key: BackendKey) -> bool {
         let Some(backend) = self.get(key) else { return false };
         let (index, state) = (backend.pool, backend.state);
         self.free_backend(key);
@@ -448,82 +359,9 @@ impl Pools {
         true
     }
 
-    fn free_backend(&mut self, key: BackendKey) {
+    pub(super) fn free_backend(&mut self, key: BackendKey) {
         self.backends[key.index as usize] = Slot::Free { generation: key.generation.wrapping_add(1) };
         self.free_backends.push(key.index);
-    }
-
-    fn gave_back_quota(&mut self, index: PoolIndex) {
-        let worker = self.worker;
-        let Some(pool) = self.pool(index) else { return };
-        pool.quota.give_back();
-        if let Some(other) = pool.quota.hungry_other(worker, false) {
-            self.orders.push(Order::QuotaChanged(other));
-        }
-    }
-
-    /// Opens as many connections as there are waiters without one on its way, if the quota allows.
-    fn open_more(&mut self, index: PoolIndex, now: Instant) {
-        if let Some(pool) = self.pool(index)
-            && pool.retry_at.is_none_or(|at| at <= now)
-        {
-            pool.retry_at = None;
-            self.open_for_waiters(index);
-        }
-    }
-
-    fn open_for_waiters(&mut self, index: PoolIndex) {
-        let (size, per_region_max) = (self.settings.size, self.settings.per_region_max);
-        loop {
-            let ticket = OpenTicket(self.next_ticket);
-            let Some(pool) = self.pool(index) else { return };
-            let wanted = pool.waiting.len() > pool.opening as usize && pool.retry_at.is_none();
-            if !wanted || !pool.quota.try_take(size, per_region_max) {
-                break;
-            }
-            pool.opening += 1;
-            let request = pool.key.clone();
-            self.next_ticket += 1;
-            self.tickets.insert(ticket, index);
-            self.orders.push(Order::Open(ticket, request));
-        }
-        self.note_hunger(index);
-    }
-
-    fn note_hunger(&mut self, index: PoolIndex) {
-        let (worker, workers) = (self.worker, self.settings.workers);
-        if let Some(pool) = self.pool(index) {
-            let hungry = pool.waiting.len() > pool.opening as usize;
-            if pool.quota.set_hungry(worker, hungry, pool.open + pool.opening == 0) {
-                // Others may have idle backends.
-                self.orders.extend((0..workers).filter(|other| *other != worker).map(Order::QuotaChanged));
-            }
-        }
-    }
-
-    /// This worker's fair part of a pool. Rounded up, so that two workers never pass the odd one to and fro.
-    fn share(&self) -> u32 {
-        self.settings.size.div_ceil(u32::try_from(self.settings.workers).unwrap_or(1).max(1))
-    }
-
-    /// Another worker has given quota back, or has run out of it.
-    pub fn quota_changed(&mut self, now: Instant) {
-        for index in self.indices() {
-            self.open_more(index, now);
-            self.spare_idle(index);
-        }
-    }
-
-    /// Hands idle backends to workers whose sessions wait.
-    fn spare_idle(&mut self, index: PoolIndex) {
-        let worker = self.worker;
-        while let Some(pool) = self.pool(index)
-            && let Some(other) = pool.quota.hungry_other(worker, false)
-            && let Some(key) = pool.idle.pop()
-        {
-            pool.quota.fed(other);
-            self.move_to(key, other);
-        }
     }
 
     /// Ends what has waited or idled for too long.
@@ -568,11 +406,11 @@ impl Pools {
         })
     }
 
-    fn indices(&self) -> Vec<PoolIndex> {
+    pub(super) fn indices(&self) -> Vec<PoolIndex> {
         self.by_key.values().copied().collect()
     }
 
-    fn pool(&mut self, index: PoolIndex) -> Option<&mut Pool> {
+    pub(super) fn pool(&mut self, index: PoolIndex) -> Option<&mut Pool> {
         self.pools.get_mut(index.0 as usize)?.as_mut()
     }
 }

@@ -1,0 +1,96 @@
+//! New connections: asked for as waiters need them, admitted when they are there, given up when they are not to be had.
+
+use std::mem;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::backend::Backend;
+use super::key::{BackendInfo, BackendKey, OpenError, OpenTicket};
+use super::order::{Order, WaitFailure};
+use super::pools::{PoolIndex, Pools, Slot, Standing};
+
+impl Pools {
+    /// A connection was opened. `None`: nobody wants it any more; its quota is given back and the caller closes it.
+    pub fn opened(&mut self, ticket: OpenTicket, info: BackendInfo, now: Instant) -> Option<BackendKey> {
+        let index = self.tickets.remove(&ticket)?;
+        let (draining, stands) = (self.draining, self.standing(&info.node) == Standing::Current);
+        let pool = self.pool(index)?;
+        pool.opening -= 1;
+        pool.retry_at = None;
+        let unwanted = draining && pool.waiting.is_empty();
+        if info.node.region != pool.key.region || !stands || unwanted {
+            self.gave_back_quota(index);
+            self.open_for_waiters(index);
+            self.forget_if_unused(index);
+            return None;
+        }
+        Some(self.admit(index, info, now, now))
+    }
+
+    pub(super) fn admit(&mut self, index: PoolIndex, info: BackendInfo, opened_at: Instant, now: Instant) -> BackendKey {
+        let slot = self.free_backends.pop().unwrap_or_else(|| {
+            self.backends.push(Slot::Free { generation: 0 });
+            u32::try_from(self.backends.len() - 1).unwrap_or(u32::MAX)
+        });
+        let generation = match &self.backends[slot as usize] {
+            Slot::Free { generation } => *generation,
+            Slot::Taken(backend) => backend.generation,
+        };
+        let key = BackendKey { index: slot, generation };
+        self.backends[slot as usize] = Slot::Taken(Box::new(Backend::new(generation, index, info, opened_at, now)));
+        if let Some(pool) = self.pool(index) {
+            pool.open += 1;
+        }
+        // Whoever it came for gets it before other workers may ask for it.
+        self.lend_or_lay_aside(key);
+        key
+    }
+
+    /// A connection could not be opened. With no other backend alive everybody who waits for this pool gets the error; else they go
+    /// on waiting for the others, and nothing new is tried for a second.
+    pub fn open_failed(&mut self, ticket: OpenTicket, error: OpenError, now: Instant) {
+        let Some(index) = self.tickets.remove(&ticket) else { return };
+        if let Some(pool) = self.pool(index) {
+            pool.opening -= 1;
+        }
+        self.gave_back_quota(index);
+        let Some(pool) = self.pool(index) else { return };
+        if pool.open == 0 && pool.opening == 0 {
+            let waiting = mem::take(&mut pool.waiting);
+            let error = Arc::new(error);
+            self.orders.extend(waiting.into_iter().map(|w| Order::Fail(w.session, WaitFailure::Open(error.clone()))));
+        } else {
+            pool.retry_at = Some(now + Duration::from_secs(1));
+        }
+        self.note_hunger(index);
+        self.forget_if_unused(index);
+    }
+
+    /// Opens as many connections as there are waiters without one on its way, if the quota allows.
+    pub(super) fn open_more(&mut self, index: PoolIndex, now: Instant) {
+        if let Some(pool) = self.pool(index)
+            && pool.retry_at.is_none_or(|at| at <= now)
+        {
+            pool.retry_at = None;
+            self.open_for_waiters(index);
+        }
+    }
+
+    pub(super) fn open_for_waiters(&mut self, index: PoolIndex) {
+        let (size, per_region_max) = (self.settings.size, self.settings.per_region_max);
+        loop {
+            let ticket = OpenTicket(self.next_ticket);
+            let Some(pool) = self.pool(index) else { return };
+            let wanted = pool.waiting.len() > pool.opening as usize && pool.retry_at.is_none();
+            if !wanted || !pool.quota.try_take(size, per_region_max) {
+                break;
+            }
+            pool.opening += 1;
+            let request = pool.key.clone();
+            self.next_ticket += 1;
+            self.tickets.insert(ticket, index);
+            self.orders.push(Order::Open(ticket, request));
+        }
+        self.note_hunger(index);
+    }
+}

@@ -1,0 +1,88 @@
+//! What the workers share: the right to open backends, and idle backends that others need more.
+
+use std::time::Instant;
+
+use super::backend::{MovedBackend, State};
+use super::key::BackendKey;
+use super::order::Order;
+use super::pools::{PoolIndex, Pools, Standing};
+
+impl Pools {
+    pub(super) fn move_to(&mut self, key: BackendKey, other: usize) {
+        let Some(backend) = self.get(key) else { return };
+        backend.state = State::Moving;
+        let (info, opened_at, index) = (backend.info(), backend.opened_at, backend.pool);
+        let Some(pool) = self.pool(index) else { return };
+        let moved = MovedBackend { key: pool.key.clone(), info, opened_at };
+        // The right to it travels with it.
+        pool.open -= 1;
+        self.free_backend(key);
+        self.orders.push(Order::Move(key, other, Box::new(moved)));
+        self.note_hunger(index);
+        self.forget_if_unused(index);
+    }
+
+    /// A backend came from another worker, with the right to it.
+    pub fn arrived(&mut self, moved: MovedBackend, now: Instant) -> Option<BackendKey> {
+        if self.standing(&moved.info.node) != Standing::Current {
+            self.move_failed(&moved);
+            return None;
+        }
+        let index = self.enter(&moved.key);
+        let key = self.admit(index, moved.info, moved.opened_at, now);
+        self.leave(index);
+        Some(key)
+    }
+
+    /// A backend was lost between two workers: the right to it is given back.
+    pub fn move_failed(&mut self, moved: &MovedBackend) {
+        let index = self.enter(&moved.key);
+        self.gave_back_quota(index);
+        self.leave(index);
+    }
+
+    pub(super) fn gave_back_quota(&mut self, index: PoolIndex) {
+        let worker = self.worker;
+        let Some(pool) = self.pool(index) else { return };
+        pool.quota.give_back();
+        if let Some(other) = pool.quota.hungry_other(worker, false) {
+            self.orders.push(Order::QuotaChanged(other));
+        }
+    }
+
+    pub(super) fn note_hunger(&mut self, index: PoolIndex) {
+        let (worker, workers) = (self.worker, self.settings.workers);
+        if let Some(pool) = self.pool(index) {
+            let hungry = pool.waiting.len() > pool.opening as usize;
+            if pool.quota.set_hungry(worker, hungry, pool.open + pool.opening == 0) {
+                // Others may have idle backends.
+                self.orders.extend((0..workers).filter(|other| *other != worker).map(Order::QuotaChanged));
+            }
+        }
+    }
+
+    /// This worker's fair part of a pool. Rounded up, so that two workers never pass the odd one to and fro.
+    pub(super) fn share(&self) -> u32 {
+        self.settings.size.div_ceil(u32::try_from(self.settings.workers).unwrap_or(1).max(1))
+    }
+
+    /// Another worker has given quota back, or has run out of it.
+    pub fn quota_changed(&mut self, now: Instant) {
+        for index in self.indices() {
+            self.open_more(index, now);
+            self.spare_idle(index);
+        }
+    }
+
+    /// Hands idle backends to workers whose sessions wait.
+    pub(super) fn spare_idle(&mut self, index: PoolIndex) {
+        let worker = self.worker;
+        while let Some(pool) = self.pool(index)
+            && let Some(other) = pool.quota.hungry_other(worker, false)
+            && let Some(key) = pool.idle.pop()
+        {
+            pool.quota.fed(other);
+            self.move_to(key, other);
+        }
+    }
+}
