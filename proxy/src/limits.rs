@@ -42,6 +42,17 @@ pub const LOCAL_STATEMENTS_MAX: usize = 1024;
 /// Text of one of them, comments inside it included.
 pub const LOCAL_STATEMENT_BYTES_MAX: usize = 8 << 10;
 
+/// Databases, counted once a region, whose sums of what was done a worker keeps when nobody uses them any more.
+pub const DATABASES_COUNTED_MAX: usize = 4096;
+/// Sessions of the administration console at once.
+pub const CONSOLE_SESSIONS_MAX: usize = 64;
+/// Body of a message that the console reads; its commands are short.
+pub const CONSOLE_MESSAGE_BYTES_MAX: usize = 16 << 10;
+/// Prepared statements, and portals, of one session of the console.
+pub const CONSOLE_STATEMENTS_MAX: usize = 64;
+/// Databases that can be paused, or closed to new clients, by name.
+pub const OPERATED_DATABASES_MAX: usize = 1024;
+
 /// Iterations of PBKDF2 that a backend may ask for in SCRAM (RFC 7677 asks for at least 4096; PostgreSQL's default is 4096).
 pub const SCRAM_ITERATIONS_MAX: u32 = 1_000_000;
 /// Characters of a SCRAM nonce that a backend may send.

@@ -24,7 +24,7 @@ impl RegionId {
 }
 
 /// The region a session is in now.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum SessionRegion {
     /// Nothing has set one.
     #[default]

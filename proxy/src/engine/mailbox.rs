@@ -13,7 +13,7 @@ use bytes::Bytes;
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::pool::{BackendInfo, MovedBackend, OpenError, OpenRequest, OpenTicket};
-use crate::session::{AuditRecord, CoreSettings, Login};
+use crate::session::{AuditRecord, CoreSettings, Detail, Login, Operation, Report};
 
 /// What a worker is told.
 pub enum ToWorker {
@@ -53,6 +53,12 @@ pub enum ToWorker {
     QuotaChanged,
     /// New settings.
     Reload(CoreSettings),
+    /// Tell what there is. A worker that has stopped drops the question.
+    Report(Detail, Reply<Report>),
+    /// Carry an operator's command out, and say whether what it is about was there.
+    Operate(Operation, Reply<bool>),
+    /// Accept no more; sessions go on as long as their clients like.
+    StopAccepting,
     /// Accept no more, and let clients go when their transactions are over; [`ToControl::Drained`] says when all are gone.
     Drain,
     /// Close everything and end the thread.
@@ -94,6 +100,9 @@ pub enum ToControl {
         error: String,
     },
 }
+
+/// Where the one who asked waits for the answer.
+pub type Reply<T> = tokio::sync::oneshot::Sender<T>;
 
 /// The way to the control thread.
 pub type ControlSender = tokio::sync::mpsc::UnboundedSender<ToControl>;

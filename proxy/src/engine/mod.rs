@@ -25,6 +25,7 @@
 mod buffers;
 mod listener;
 mod mailbox;
+mod report;
 mod ring;
 mod send_queue;
 mod sockets;
@@ -51,7 +52,7 @@ use traffic::Traffic;
 use worker::{Breakdown, Worker};
 
 pub use buffers::BufferMode;
-pub use mailbox::{ControlSender, Mailbox, ToControl, ToWorker};
+pub use mailbox::{ControlSender, Mailbox, Reply, ToControl, ToWorker};
 pub use start_error::StartError;
 
 use crate::session::Core;

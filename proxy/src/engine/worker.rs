@@ -58,8 +58,8 @@ impl From<UnknownBuffer> for Breakdown {
 /// A worker.
 pub struct Worker<'uring> {
     number: usize,
-    traffic: Traffic<'uring>,
-    core: Core,
+    pub(super) traffic: Traffic<'uring>,
+    pub(super) core: Core,
     /// What the core has said; empty between calls, kept for its memory.
     outputs: Outputs,
     /// Backends whose move came to nothing, of which the core has not been told yet.
@@ -308,6 +308,13 @@ impl<'uring> Worker<'uring> {
             ToWorker::BackendFailed { ticket, error } => self.core.backend_failed(ticket, error, &mut self.outputs),
             ToWorker::QuotaChanged => self.core.quota_changed(&mut self.outputs),
             ToWorker::Reload(settings) => self.core.apply(settings, &mut self.outputs),
+            ToWorker::Report(detail, reply) => return self.report(detail, reply),
+            ToWorker::Operate(operation, reply) => {
+                let found = self.core.operate(&operation, now(), &mut self.outputs);
+                self.carry_out(&Current::Nothing);
+                return super::report::answer(reply, found);
+            }
+            ToWorker::StopAccepting => self.stop_accepting(),
             ToWorker::Drain => {
                 self.draining = true;
                 self.stop_accepting();

@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use super::key::{BackendInfo, NodeIdentity, Parameters, PoolKey, SessionKey};
 use super::owed::OwedReplies;
 use super::pools::PoolIndex;
+use super::tally::Tally;
 use crate::region::RegionId;
 use crate::wire::{Splitter, TransactionStatus};
 
@@ -36,6 +37,14 @@ pub struct Backend {
     node: Arc<NodeIdentity>,
     /// Its node is configured otherwise by now: closed when it is given back.
     pub(super) retired: bool,
+    /// An operator wants it closed when it is given back.
+    pub(super) recalled: bool,
+    /// What it has done.
+    pub tally: Tally,
+    /// When it was last asked for something while it owed nothing.
+    pub(super) asked_at: Instant,
+    /// When its transaction began.
+    pub(super) xact_at: Instant,
     process_id: u32,
     secret: SmallVec<[u8; 32]>,
     /// What the server has reported last.
@@ -72,6 +81,10 @@ impl Backend {
             release_when_flushed: false,
             node: info.node,
             retired: false,
+            recalled: false,
+            tally: Tally::default(),
+            asked_at: now,
+            xact_at: now,
             process_id: info.process_id,
             secret: info.secret,
             parameters: info.parameters,
@@ -97,6 +110,11 @@ impl Backend {
     /// Whether its node is configured otherwise by now, so that it is to be given back between two transactions.
     pub fn is_retired(&self) -> bool {
         self.retired
+    }
+
+    /// The server's process.
+    pub fn process_id(&self) -> u32 {
+        self.process_id
     }
 
     /// Where it is.

@@ -14,9 +14,12 @@ mod key;
 mod opening;
 mod order;
 mod owed;
+mod pause;
 mod pools;
 mod quota;
+mod report;
 mod sharing;
+mod tally;
 
 #[cfg(test)]
 mod tests;
@@ -28,5 +31,8 @@ pub use key::{
 };
 pub use order::{Checkout, Farewell, Order, PoolMode, Settings, WaitFailure};
 pub use owed::{Effect, Kind, OwedReplies, Progress, Reply, Rule, Script, Unexpected};
+pub use pause::{Pauses, Scope};
 pub use pools::{PoolIndex, Pools};
 pub use quota::Quotas;
+pub use report::{BackendReport, PastReport, PoolReport, SlotReport, session_id, worker_of};
+pub use tally::Tally;

@@ -17,7 +17,7 @@ impl Pools {
         let pool = self.pool(index)?;
         pool.opening -= 1;
         pool.retry_at = None;
-        let unwanted = draining && pool.waiting.is_empty();
+        let unwanted = pool.paused || ticket.0 < pool.recalled_below || draining && pool.waiting.is_empty();
         if info.node.region != pool.key.region || !stands || unwanted {
             self.gave_back_quota(index);
             self.open_for_waiters(index);
@@ -81,7 +81,7 @@ impl Pools {
         loop {
             let ticket = OpenTicket(self.next_ticket);
             let Some(pool) = self.pool(index) else { return };
-            let wanted = pool.waiting.len() > pool.opening as usize && pool.retry_at.is_none();
+            let wanted = !pool.paused && pool.waiting.len() > pool.opening as usize && pool.retry_at.is_none();
             if !wanted || !pool.quota.try_take(size, per_region_max) {
                 break;
             }

@@ -9,11 +9,13 @@ use super::backend::{Backend, State};
 use super::key::{BackendKey, NodeIdentity, OpenTicket, PoolKey, Proof, SessionKey};
 use super::order::{Checkout, Farewell, Order, PoolMode, Settings, WaitFailure};
 use super::owed::{Kind, Reply, Rule};
+use super::pause::Operated;
 use super::quota::{Quota, Quotas};
+use super::tally::{Past, Tally};
 
 /// Names one pool of one worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct PoolIndex(u32);
+pub struct PoolIndex(pub(super) u32);
 
 pub(super) struct Pool {
     pub(super) key: PoolKey,
@@ -29,10 +31,17 @@ pub(super) struct Pool {
     pub(super) retry_at: Option<Instant>,
     /// Sessions that have looked this pool up and not left.
     pub(super) users: u32,
+    /// Nothing is lent and nothing is opened.
+    pub(super) paused: bool,
+    /// Connections asked for under a lower ticket are not wanted any more.
+    pub(super) recalled_below: u64,
+    /// Of backends that are gone, and what only the pool knows.
+    pub(super) tally: Tally,
 }
 
 pub(super) struct Waiter {
     pub(super) session: SessionKey,
+    pub(super) since: Instant,
     pub(super) deadline: Instant,
 }
 
@@ -50,6 +59,8 @@ pub struct Pools {
     pub(super) next_ticket: u64,
     pub(super) orders: Vec<Order>,
     pub(super) draining: bool,
+    pub(super) operated: Operated,
+    pub(super) past: Past,
 }
 
 /// What has become of a node since a backend was opened.
@@ -84,6 +95,8 @@ impl Pools {
             next_ticket: 0,
             orders: Vec::new(),
             draining: false,
+            operated: Operated::default(),
+            past: Past::default(),
         }
     }
 
@@ -149,6 +162,9 @@ impl Pools {
         let index = self.by_key.get(key).copied().unwrap_or_else(|| {
             let quota = self.quotas.of(key);
             let pool = Pool {
+                paused: self.operated.pauses(&key.database),
+                recalled_below: 0,
+                tally: Tally::default(),
                 key: key.clone(),
                 quota,
                 idle: Vec::new(),
@@ -187,6 +203,7 @@ impl Pools {
         if unused && let Some(pool) = self.pools[index.0 as usize].take() {
             self.by_key.remove(&pool.key);
             self.free_pools.push(index.0);
+            self.keep_tally(&pool);
             let key = pool.key.clone();
             drop(pool);
             self.quotas.forget(&key);
@@ -210,7 +227,7 @@ impl Pools {
             return None;
         }
         // Those who wait already come first.
-        let first = if pool.waiting.is_empty() { pool.idle.pop() } else { None };
+        let first = if pool.waiting.is_empty() && !pool.paused { pool.idle.pop() } else { None };
         if let Some(key) = first {
             let region = proof.region();
             let backend = self.get(key)?;
@@ -220,9 +237,10 @@ impl Pools {
                 return None;
             }
             backend.state = State::Bound(session);
+            backend.tally.assignments += 1;
             return Some(Checkout::Bound(key));
         }
-        pool.waiting.push_back(Waiter { session, deadline: now + wait_timeout });
+        pool.waiting.push_back(Waiter { session, since: now, deadline: now + wait_timeout });
         self.open_more(index, now);
         Some(Checkout::Waiting)
     }
@@ -291,10 +309,11 @@ impl Pools {
         let share = self.share();
         let Some(backend) = self.get(key) else { return };
         let index = backend.pool;
-        let too_old = backend.retired || !lifetime.is_zero() && now.saturating_duration_since(backend.opened_at) >= lifetime;
+        let unwanted = backend.retired || backend.recalled;
+        let too_old = !lifetime.is_zero() && now.saturating_duration_since(backend.opened_at) >= lifetime;
         backend.idle_since = now;
         backend.owed.shrink();
-        if too_old {
+        if too_old || unwanted || self.is_paused(index) {
             return self.close(key, Farewell::Terminate);
         }
         let Some(pool) = self.pool(index) else { return };
@@ -315,9 +334,15 @@ impl Pools {
         let Some(backend) = self.get(key) else { return };
         let index = backend.pool;
         let Some(pool) = self.pool(index) else { return };
+        if pool.paused {
+            return self.close(key, Farewell::Terminate);
+        }
         if let Some(waiter) = pool.waiting.pop_front() {
             if let Some(backend) = self.get(key) {
                 backend.state = State::Bound(waiter.session);
+                backend.tally.assignments += 1;
+                // It became idle just now.
+                backend.tally.wait_time += backend.idle_since.saturating_duration_since(waiter.since);
             }
             self.orders.push(Order::Bind(waiter.session, key));
             return self.note_hunger(index);
@@ -360,6 +385,12 @@ impl Pools {
     }
 
     pub(super) fn free_backend(&mut self, key: BackendKey) {
+        if let Some(backend) = self.get(key) {
+            let (index, tally) = (backend.pool, backend.tally);
+            if let Some(pool) = self.pool(index) {
+                pool.tally += &tally;
+            }
+        }
         self.backends[key.index as usize] = Slot::Free { generation: key.generation.wrapping_add(1) };
         self.free_backends.push(key.index);
     }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::key::PoolKey;
+use super::pause::Scope;
 use crate::region::RegionId;
 
 /// Workers whose hunger fits one word.
@@ -55,6 +56,13 @@ impl Quotas {
         if pools.get(key).is_some_and(|quota| Arc::strong_count(quota) == 1) {
             pools.remove(key);
         }
+    }
+
+    /// Backends of a database, or of all: open, being opened, and on their way between two workers.
+    pub fn open_in(&self, scope: &Scope) -> u32 {
+        let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_scope = pools.iter().filter(|(key, _)| scope.covers(&key.database));
+        of_scope.map(|(_, quota)| quota.open.load(Ordering::Acquire)).sum()
     }
 
     /// Backends open in each region, all pools together.

@@ -24,7 +24,7 @@ impl Pools {
 
     /// A backend came from another worker, with the right to it.
     pub fn arrived(&mut self, moved: MovedBackend, now: Instant) -> Option<BackendKey> {
-        if self.standing(&moved.info.node) != Standing::Current {
+        if self.standing(&moved.info.node) != Standing::Current || self.operated.recalls(&moved) {
             self.move_failed(&moved);
             return None;
         }
@@ -53,7 +53,7 @@ impl Pools {
     pub(super) fn note_hunger(&mut self, index: PoolIndex) {
         let (worker, workers) = (self.worker, self.settings.workers);
         if let Some(pool) = self.pool(index) {
-            let hungry = pool.waiting.len() > pool.opening as usize;
+            let hungry = !pool.paused && pool.waiting.len() > pool.opening as usize;
             if pool.quota.set_hungry(worker, hungry, pool.open + pool.opening == 0) {
                 // Others may have idle backends.
                 self.orders.extend((0..workers).filter(|other| *other != worker).map(Order::QuotaChanged));

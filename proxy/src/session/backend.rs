@@ -350,6 +350,9 @@ impl Common {
         {
             return self.preamble_answered(session, key, preamble, status, out);
         }
+        if let Some(found) = self.pools.get(key) {
+            found.has_answered(self.now);
+        }
         session.status = status;
         if status == TransactionStatus::Idle {
             if session.unit.failed {

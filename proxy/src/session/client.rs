@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::local::LocalStatement;
 use super::output::{Identity, Login};
 use super::region::RegionTrack;
+use super::report::Watch;
 use super::{Outputs, Refusal};
 use crate::limits::SESSION_HELD_BYTES_MAX;
 use crate::policy::Grant;
@@ -103,6 +104,8 @@ pub(super) struct Session {
 
     /// Statements and portals that the proxy answers itself.
     pub(super) local: Option<Box<Local>>,
+    /// For reports.
+    pub(super) watch: Watch,
 }
 
 /// A BEGIN that has not been sent.
@@ -147,6 +150,7 @@ impl Session {
             preamble_failed: false,
             after_preamble: None,
             local: None,
+            watch: Watch::default(),
         }
     }
 

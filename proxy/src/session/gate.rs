@@ -133,6 +133,7 @@ impl Common {
             if of == region {
                 return pool;
             }
+            self.count_watched(session);
             self.pools.leave(pool);
         }
         let identity = &session.identity;
@@ -224,9 +225,11 @@ impl Common {
         // An answer of the proxy's own only stands in the queue.
         backend.unflushed |= !matches!(asks, Some((Kind::Local, _)));
         let Some((kind, rule)) = asks else { return true };
+        let (first, own) = (backend.owed.is_empty(), matches!(rule, Rule::Swallow));
         if !backend.owed.push(Reply { session: Some(session.key), kind, rule }) {
             return false;
         }
+        backend.was_asked(kind, first, own, self.now);
         session.owed += 1;
         match kind {
             Kind::Sync => backend.unsynced = false,
@@ -257,6 +260,7 @@ impl Common {
 
     /// The session is over: its backend goes back if it can be used again, else it is closed.
     pub(super) fn let_go(&mut self, mut session: Session, _out: &mut Outputs) {
+        self.count_watched(&mut session);
         if let Some((_, pool)) = session.pool.take() {
             if session.wait == Wait::Backend {
                 self.pools.stop_waiting(pool, session.key);

@@ -24,11 +24,13 @@ mod extended;
 mod frontend;
 mod gate;
 mod local;
+mod operate;
 mod orders;
 mod output;
 mod plan;
 mod refusal;
 mod region;
+mod report;
 mod simple;
 
 #[cfg(test)]
@@ -42,8 +44,10 @@ use client::Session;
 
 pub use crate::pool::{BackendKey, SessionKey};
 pub use counters::{Counter, Counters, Outcome};
+pub use operate::Operation;
 pub use output::{AuditRecord, CoreSettings, Identity, Login, Output, Outputs, Payload};
 pub use refusal::Refusal;
+pub use report::{ClientReport, ClientState, Detail, GroupReport, Report, ServerReport, declared};
 
 use crate::policy::Policy;
 use crate::pool::{BackendInfo, MovedBackend, OpenError, OpenTicket, Pools, Quotas, State};
@@ -157,9 +161,11 @@ impl Core {
         self.common.now = now;
         let key = self.sessions.insert(|key| Session::new(key, login));
         self.common.counters.sessions_total.add(1);
+        let serial = self.common.counters.sessions_total.get();
         self.common.counters.sessions.set(self.sessions.len() as u64);
         let draining = self.common.draining;
         if let Some(session) = self.sessions.get(key) {
+            session.watch = report::Watch::new(serial, now);
             let refused = self.common.renew_grant(session).err();
             let refused = refused.or_else(|| draining.then(shutting_down));
             if let Some(refusal) = refused {
@@ -173,6 +179,8 @@ impl Core {
     /// Bytes from a client.
     pub fn frontend_received(&mut self, session: SessionKey, chunk: &[u8], out: &mut Outputs) {
         let Some(client) = self.sessions.get(session) else { return };
+        client.watch.received += chunk.len() as u64;
+        client.watch.asked_at = Some(self.common.now);
         let ended = self.common.receive(client, chunk, out);
         if ended {
             self.end_session(session, out);
@@ -188,6 +196,9 @@ impl Core {
 
     /// Bytes from a backend.
     pub fn backend_received(&mut self, backend: BackendKey, chunk: &[u8], out: &mut Outputs) {
+        if let Some(found) = self.common.pools.get(backend) {
+            found.tally.sent += chunk.len() as u64;
+        }
         self.receive_from_backend(backend, chunk, out);
         self.carry_on(out);
     }
@@ -260,7 +271,14 @@ impl Core {
         self.common.draining = true;
         self.common.pools.drain();
         for key in self.sessions.keys() {
-            if self.sessions.get(key).is_some_and(|session| session.is_settled() && session.wait == client::Wait::No) {
+            let pools = &self.common.pools;
+            let may_go = self.sessions.get(key).is_some_and(|session| match session.wait {
+                client::Wait::No => session.is_settled(),
+                // A pause would hold it until the end.
+                client::Wait::Backend => session.pool.is_some_and(|(_, pool)| pools.is_paused(pool)),
+                client::Wait::Quiet | client::Wait::Preamble(_) => false,
+            });
+            if may_go {
                 output::farewell(key, &shutting_down(), out);
                 self.end_session(key, out);
             }
