@@ -3,6 +3,8 @@
 //! It runs on the control thread beside the logins, so it is kept small: few connections at once, no request bodies, a deadline for
 //! everything. Who may reach it is decided by the address it listens on.
 
+pub mod console;
+
 use std::convert::Infallible;
 use std::io;
 use std::net::TcpListener as StdTcpListener;

@@ -8,6 +8,7 @@
 //! This module opens no socket, resolves no name and decides about no region. Its only side effect is reading the files that the
 //! configuration names.
 
+mod admin;
 mod document;
 mod files;
 mod mistake;
@@ -58,6 +59,8 @@ pub struct Config {
     pub pools: Pools,
     /// Bounds of the clients.
     pub limits: Limits,
+    /// Who may use the administration console.
+    pub admin: Admin,
     /// How bytes are received.
     pub engine: Engine,
     /// Where `/metrics`, `/healthz` and `/readyz` are served; `None` serves them nowhere.
@@ -181,6 +184,15 @@ pub struct Limits {
     pub max_clients: Option<u32>,
     /// How long sessions may go on after SIGTERM. Zero ends them at once.
     pub drain_timeout: Duration,
+}
+
+/// `[admin]`: who may use the administration console. Nobody else gets in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Admin {
+    /// These may do everything.
+    pub users: Vec<String>,
+    /// These may only look.
+    pub stats_users: Vec<String>,
 }
 
 /// `[engine]`: how bytes are received.

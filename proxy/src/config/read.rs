@@ -12,7 +12,7 @@ use super::document::{Document, Entry, Section, parse};
 use super::mistake::{Findings, Mistakes};
 use super::users::{self, Users};
 use super::value::path_beside;
-use super::{Auth, AuthMethod, Buffers, Config, Engine, Limits, Log, LogFormat, Pools, files, nodes, residency};
+use super::{Auth, AuthMethod, Buffers, Config, Engine, Limits, Log, LogFormat, Pools, admin, files, nodes, residency};
 use crate::pool::PoolMode;
 
 /// Workers that the pools can keep apart.
@@ -66,6 +66,7 @@ pub(super) fn whole(path: &Path, text: &str, environment: Environment<'_>, findi
     Some(Section::root(&document, &table, |root| {
         let regions = residency::regions(root);
         let nodes = nodes::read(root, &regions, environment);
+        let auth = root.section("auth", auth);
         Config {
             listen: listen(root),
             workers: root.entry("workers").and_then(|entry| entry.number(0..=WORKERS_MAX)).and_then(non_zero),
@@ -73,10 +74,11 @@ pub(super) fn whole(path: &Path, text: &str, environment: Environment<'_>, findi
                 .entry("pool_mode")
                 .and_then(|entry| entry.word(&[("transaction", PoolMode::Transaction), ("session", PoolMode::Session)]))
                 .unwrap_or(PoolMode::Transaction),
-            auth: root.section("auth", auth),
             residency: root.section("residency", |section| residency::read(section, &regions, &nodes)),
             pools: root.section("pools", pools),
             limits: root.section("limits", limits),
+            admin: root.section("admin", |section| admin::read(section, &auth)),
+            auth,
             engine: root.section("engine", engine),
             http: root.section("http", |http| http.entry("listen").and_then(|entry| listen_address(&entry))),
             log: root.section("log", log),

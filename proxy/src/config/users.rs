@@ -89,6 +89,11 @@ impl Users {
         self.0.get(user)
     }
 
+    /// The names of all.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.0.len()

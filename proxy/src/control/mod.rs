@@ -4,6 +4,7 @@
 //! goes on by itself as tasks: logins, backends being opened, probes, HTTP. A reload is one step: everything that can be wrong with
 //! the new configuration is found before anything of it is used.
 
+mod console;
 mod listen;
 mod log;
 mod notify;
@@ -21,17 +22,19 @@ use std::sync::Arc;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::{Duration, Instant, interval, sleep_until};
 use tracing::{error, info, warn};
 
 use crate::admin;
+use crate::admin::console::Shutdown;
 use crate::config::{self, Config};
 use crate::engine::{ToControl, ToWorker};
 use crate::login::{Desk, Node, Rules, random_bytes};
 use crate::observe::{AuditLog, NodeSample, Snapshot};
 use crate::policy::Policy;
 use crate::table::Publisher;
+use console::{Console, Order};
 use workers::Workers;
 
 /// Submission entries of the control thread's ring. A login, of a client or to a backend, has one operation at a time.
@@ -39,6 +42,9 @@ const RING_ENTRIES: u32 = 1024;
 
 /// How often the control thread looks for what can be thrown away.
 const HOUSEKEEPING: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether the last client has left, while that is waited for.
+const FAREWELLS: Duration = Duration::from_secs(1);
 
 /// Runs the proxy with the configuration in `config_path` until SIGTERM or SIGINT.
 ///
@@ -60,7 +66,10 @@ pub fn run(config_path: &Path) -> Result<(), Box<dyn Error>> {
     let rules = Rules::new(config, policy, process_secret, None, Instant::now());
     let (workers, events) = Workers::start(&rules, &publisher, listeners)?;
     let desk = Rc::new(Desk::new(rules, workers.deliverer(), workers.counters.clone(), audit));
-    let control = Control { config_path: config_path.to_owned(), process_secret, publisher, desk, workers, events };
+    let (ordering, orders) = unbounded_channel();
+    let console = Rc::new(Console::new(Rc::clone(&desk), &workers, ordering));
+    let control =
+        Control { config_path: config_path.to_owned(), process_secret, publisher, desk, workers, events, console, orders };
     let runtime = tokio_uring::Runtime::new(tokio_uring::builder().entries(RING_ENTRIES))
         .map_err(|error| format!("io_uring could not be set up for the control thread: {error}"))?;
     // Never dropped: tokio-uring 0.5 frees the buffers of pending reads before it cancels them, and what is pending at the end
@@ -78,6 +87,9 @@ struct Control {
     desk: Rc<Desk>,
     workers: Workers,
     events: UnboundedReceiver<ToControl>,
+    console: Rc<Console>,
+    /// What operators order on the console.
+    orders: UnboundedReceiver<Order>,
 }
 
 impl Control {
@@ -93,8 +105,11 @@ impl Control {
                 }
             });
         }
+        Rc::clone(&self.console).open();
         notify::ready();
         let mut housekeeping = interval(HOUSEKEEPING);
+        // Whether clients are waited for, and how often it is looked whether one is left.
+        let (mut leaving, mut farewells) = (false, interval(FAREWELLS));
         loop {
             tokio::select! {
                 event = self.events.recv() => {
@@ -103,9 +118,34 @@ impl Control {
                 // A policy that was replaced stays in memory until every worker has looked at the new one.
                 _ = housekeeping.tick() => self.publisher.free_retired(),
                 wish = signals.next() => match wish {
-                    Wish::Reload => self.reload(),
+                    Wish::Reload => drop(self.reload()),
                     Wish::End => break,
                 },
+                Some(order) = self.orders.recv() => match order {
+                    Order::Reload(reply) => console::answer(reply, self.reload()),
+                    Order::Shutdown(Shutdown::WaitForServers, reply) => {
+                        self.desk.drain();
+                        console::answer(reply, ());
+                        break;
+                    }
+                    Order::Shutdown(Shutdown::Immediate, _) => {
+                        warn!("sessions are cut off: SHUTDOWN on the console");
+                        return Ok(());
+                    }
+                    Order::Shutdown(Shutdown::WaitForClients, reply) => {
+                        info!("no new clients; the process ends when the last one has left");
+                        self.desk.drain();
+                        console::answer(reply, ());
+                        self.workers.tell_all(|| ToWorker::StopAccepting);
+                        leaving = true;
+                    }
+                },
+                _ = farewells.tick(), if leaving => {
+                    if self.desk.clients() == 0 {
+                        info!("the last client has left");
+                        break;
+                    }
+                }
             }
         }
         self.drain(&mut signals).await
@@ -151,6 +191,14 @@ impl Control {
                         return Ok(());
                     }
                 },
+                Some(order) = self.orders.recv() => match order {
+                    Order::Reload(reply) => console::answer(reply, false),
+                    Order::Shutdown(Shutdown::Immediate, _) => {
+                        warn!("sessions are cut off: SHUTDOWN on the console");
+                        return Ok(());
+                    }
+                    Order::Shutdown(Shutdown::WaitForServers | Shutdown::WaitForClients, reply) => console::answer(reply, ()),
+                },
             }
         }
         self.workers.stop();
@@ -158,10 +206,12 @@ impl Control {
         Ok(())
     }
 
-    /// Puts the configuration file in force as it is now, or nothing of it.
-    fn reload(&self) {
+    /// Puts the configuration file in force as it is now, or nothing of it. Whether it did.
+    fn reload(&self) -> bool {
         notify::reloading(monotonic_microseconds());
-        match self.next_rules() {
+        let next = self.next_rules();
+        let is_good = next.is_ok();
+        match next {
             Ok(rules) => {
                 warn_of_restart(&self.desk.rules().config, &rules.config);
                 rules.config.warnings.iter().for_each(|warning| warn!("{warning}"));
@@ -184,6 +234,7 @@ impl Control {
             }
         }
         notify::ready();
+        is_good
     }
 
     /// The rules that the configuration file makes now, or everything that is wrong with it.

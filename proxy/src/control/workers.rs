@@ -28,6 +28,8 @@ pub(super) struct Workers {
     handles: Vec<WorkerHandle>,
     /// What each has counted.
     pub(super) counters: Vec<Arc<Counters>>,
+    /// How many backends they have open.
+    pub(super) quotas: Arc<Quotas>,
 }
 
 impl Workers {
@@ -55,7 +57,7 @@ impl Workers {
             let core = move || Core::new(settings, reader, quotas, counters, worker, now());
             handles.push(engine::start(worker, listeners, core, to_control.clone(), options.clone())?);
         }
-        Ok((Self { handles, counters }, events))
+        Ok((Self { handles, counters, quotas }, events))
     }
 
     /// How many there are.
@@ -68,9 +70,14 @@ impl Workers {
         self.handles.iter().for_each(|handle| handle.mailbox.send(message()));
     }
 
+    /// The ways to all of them, in the order of their numbers.
+    pub(super) fn mailboxes(&self) -> Vec<Mailbox> {
+        self.handles.iter().map(|handle| handle.mailbox.clone()).collect()
+    }
+
     /// Tells one, by its number.
     pub(super) fn deliverer(&self) -> impl Fn(usize, ToWorker) + use<> {
-        let mailboxes: Vec<Mailbox> = self.handles.iter().map(|handle| handle.mailbox.clone()).collect();
+        let mailboxes = self.mailboxes();
         move |worker, message| {
             if let Some(mailbox) = mailboxes.get(worker) {
                 mailbox.send(message);

@@ -74,7 +74,7 @@ impl Desk {
         let mut authenticating = None;
         loop {
             let step = login.step(&self.rules(), self.clients());
-            let has_passed = login.is_authenticating() || matches!(step, Step::Admit(_));
+            let has_passed = login.is_authenticating() || matches!(step, Step::Admit(_) | Step::Console(..));
             if has_passed && authenticating.is_none() {
                 authenticating = Some(Counted::new(&self.authenticating));
             }
@@ -97,7 +97,25 @@ impl Desk {
                     socket.finish()?;
                     return Ok(refused.refusal.outcome);
                 }
+                Step::Console(greeting, client) => {
+                    let Some(counted) = self.claim_console() else {
+                        socket.write_all(Refusal::too_many().encode().into()).await?;
+                        socket.finish()?;
+                        return Ok(LoginOutcome::TooMany);
+                    };
+                    socket.write_all(greeting.into()).await?;
+                    info!(peer = shown, user = &*client.user, "a session of the console begins");
+                    self.begin_console(socket.into_fd(), client, counted);
+                    return Ok(LoginOutcome::Admitted);
+                }
                 Step::Admit(admitted) => {
+                    let identity = &admitted.login.identity;
+                    if let Some(refused) = self.refuses_database(&identity.user, &identity.database) {
+                        self.tell_of(&refused, peer);
+                        socket.write_all(refused.refusal.encode().into()).await?;
+                        socket.finish()?;
+                        return Ok(refused.refusal.outcome);
+                    }
                     let Admitted { greeting, mut login, early } = *admitted;
                     socket.write_all(greeting.into()).await?;
                     login.told = self.interner.borrow_mut().share(login.told);

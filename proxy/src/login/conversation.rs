@@ -19,10 +19,12 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use super::Rules;
 use super::admission::{self, Rejection};
 use super::authentication::{Exchange, Progress};
+use super::console;
 use super::greeting;
 use super::message::take;
 use super::random::Chance;
 use super::refusal::Refusal;
+use crate::admin::console::{Client, is_console};
 use crate::limits::AUTH_MESSAGE_BYTES_MAX;
 use crate::observe::LoginOutcome;
 use crate::policy::Denial;
@@ -61,6 +63,8 @@ pub enum Step {
     Refuse(Box<Refused>),
     /// Send the greeting; the session begins.
     Admit(Box<Admitted>),
+    /// Send the greeting; a session of the administration console begins.
+    Console(Bytes, Client),
 }
 
 /// A login that failed.
@@ -152,7 +156,9 @@ impl ClientLogin {
             .with_hint("Connect to the node itself for replication.");
             return refuse(Some(&startup), refusal);
         }
-        if rules.config.limits.max_clients.is_some_and(|max| clients >= u64::from(max)) {
+        // An operator gets in when there are too many of the others; consoles have a bound of their own.
+        let is_full = rules.config.limits.max_clients.is_some_and(|max| clients >= u64::from(max));
+        if is_full && !is_console(&startup.database) {
             return refuse(Some(&startup), Refusal::too_many());
         }
         // Protocol 3.0 is spoken, without extensions; who asks for more is told before anything else ("Protocol negotiation").
@@ -198,6 +204,13 @@ impl ClientLogin {
     }
 
     fn admit(&mut self, startup: &StartupMessage, before: &[u8], rules: &Rules) -> Step {
+        if is_console(&startup.database) {
+            let early = self.input.split().freeze();
+            return match console::admit(&rules.config.admin, startup, before, early, &self.chance) {
+                Ok((greeting, client)) => Step::Console(greeting, client),
+                Err(refusal) => refuse(Some(startup), refusal),
+            };
+        }
         let admission = match admission::admit(&rules.policy, &rules.config.residency.parameters, startup, self.address) {
             Ok(admission) => admission,
             Err(Rejection::Refused(refusal)) => return refuse(Some(startup), refusal),

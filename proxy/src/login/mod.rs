@@ -15,6 +15,7 @@ mod authentication;
 mod backend;
 mod backend_login;
 mod client;
+mod console;
 mod conversation;
 mod greeting;
 mod intern;
@@ -112,6 +113,7 @@ pub struct Desk {
     /// Clients that were handed to workers.
     admitted: Cell<u64>,
     draining: Cell<bool>,
+    door: console::Door,
 }
 
 impl Desk {
@@ -130,6 +132,7 @@ impl Desk {
             authenticating: Rc::default(),
             admitted: Cell::new(0),
             draining: Cell::new(false),
+            door: console::Door::default(),
         }
     }
 
@@ -159,7 +162,7 @@ impl Desk {
     }
 
     /// Clients there are: sessions, those on their way to a worker, and those that are proving who they are.
-    fn clients(&self) -> u64 {
+    pub fn clients(&self) -> u64 {
         let sum = |count: fn(&Counters) -> u64| self.sessions.iter().map(|counters| count(counters)).sum::<u64>();
         let on_their_way = self.admitted.get().saturating_sub(sum(|counters| counters.sessions_total.get()));
         sum(|counters| counters.sessions.get()) + on_their_way + self.authenticating.get() as u64
@@ -167,7 +170,7 @@ impl Desk {
 }
 
 /// One of the things that a cell counts; counted for as long as this lives.
-struct Counted(Rc<Cell<usize>>);
+pub struct Counted(Rc<Cell<usize>>);
 
 impl Counted {
     fn new(count: &Rc<Cell<usize>>) -> Self {

@@ -109,6 +109,11 @@ pub fn no_data() -> Bytes {
     Bytes::from_static(b"n\0\0\0\x04")
 }
 
+/// PortalSuspended.
+pub fn portal_suspended() -> Bytes {
+    Bytes::from_static(b"s\0\0\0\x04")
+}
+
 /// ParameterDescription of a statement without parameters.
 pub fn parameter_description_empty() -> Bytes {
     Bytes::from_static(b"t\0\0\0\x06\0\0")

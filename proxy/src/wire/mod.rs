@@ -12,6 +12,7 @@ pub mod error;
 pub mod frame;
 pub mod frontend;
 pub mod fuzz;
+pub mod rows;
 pub mod sqlstate;
 pub mod startup;
 pub mod tag;

@@ -59,6 +59,8 @@ impl SqlState {
     pub const SYNTAX_ERROR: Self = Self(*b"42601");
     /// No such setting.
     pub const UNDEFINED_OBJECT: Self = Self(*b"42704");
+    /// The portal exists already.
+    pub const DUPLICATE_CURSOR: Self = Self(*b"42P03");
     /// The prepared statement exists already.
     pub const DUPLICATE_PREPARED_STATEMENT: Self = Self(*b"42P05");
     /// No connection is free.
@@ -67,6 +69,8 @@ impl SqlState {
     pub const PROGRAM_LIMIT_EXCEEDED: Self = Self(*b"54000");
     /// The statement is nested too deeply.
     pub const STATEMENT_TOO_COMPLEX: Self = Self(*b"54001");
+    /// What the command is about is not in a state for it.
+    pub const OBJECT_NOT_IN_PREREQUISITE_STATE: Self = Self(*b"55000");
     /// The statement was cancelled.
     pub const QUERY_CANCELED: Self = Self(*b"57014");
     /// The server shuts down.
@@ -77,6 +81,8 @@ impl SqlState {
     pub const CANNOT_CONNECT_NOW: Self = Self(*b"57P03");
     /// The session was idle for too long.
     pub const IDLE_SESSION_TIMEOUT: Self = Self(*b"57P05");
+    /// The configuration file is wrong.
+    pub const CONFIG_FILE_ERROR: Self = Self(*b"F0000");
     /// Reading or writing failed.
     pub const IO_ERROR: Self = Self(*b"58030");
     /// A rule of our own program was broken.
