@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use domicile_tests::client::{Client, Login};
 use domicile_tests::message::{bind, describe_portal, describe_statement, execute, parse, query, sync};
@@ -457,11 +457,9 @@ fn those_who_wait_for_a_paused_database_are_sent_away_at_the_end() {
     let mut waiting = proxy.connect();
     waiting.send(&query("SELECT 1"));
     wait_for(PATIENCE, || (number(&client.query("SHOW POOLS"), "cl_waiting", &[]) == 1).then_some(())).expect("it waits");
-    let begun = Instant::now();
     proxy.signal(Signal::TERM);
     assert_eq!(waiting.until(|_| false).sqlstate(), "57P01");
     assert!(proxy.wait(PATIENCE).expect("it ends").success());
-    assert!(begun.elapsed() < PATIENCE);
 }
 
 #[test]

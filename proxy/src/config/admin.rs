@@ -18,5 +18,9 @@ pub(super) fn read(section: &Section<'_>, auth: &Auth) -> Admin {
         }
         users
     };
-    Admin { users: users("users"), stats_users: users("stats_users") }
+    let admin = Admin { users: users("users"), stats_users: users("stats_users") };
+    if auth.method == AuthMethod::Trust && !admin.users.is_empty() {
+        section.warning("auth.method = \"trust\" lets anyone who can connect be one of admin.users, who may end all sessions");
+    }
+    admin
 }

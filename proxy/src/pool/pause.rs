@@ -86,6 +86,10 @@ impl Pools {
         for key in self.backends_in(scope, |state| state == State::Idle) {
             self.close(key, Farewell::Terminate);
         }
+        // Nobody need hand backends to sessions that wait for the end of a pause.
+        for index in self.indices() {
+            self.note_hunger(index);
+        }
     }
 
     /// Ends a pause; those who wait are served in their order.
@@ -94,6 +98,7 @@ impl Pools {
         self.note_pauses();
         for index in self.indices() {
             self.open_more(index, now);
+            self.note_hunger(index);
         }
     }
 
@@ -129,9 +134,6 @@ impl Pools {
     fn note_pauses(&mut self) {
         for pool in self.pools.iter_mut().flatten() {
             pool.paused = self.operated.pauses.cover(&pool.key.database);
-        }
-        for index in self.indices() {
-            self.note_hunger(index);
         }
     }
 

@@ -1,5 +1,7 @@
 //! What a pool does with backends and with those who wait. Each test names the rule it holds to.
 
+mod operating;
+
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 

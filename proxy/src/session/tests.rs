@@ -7,6 +7,7 @@
 mod extended;
 mod faults;
 mod model;
+mod operating;
 mod pipelines;
 mod savepoints;
 mod settings;

@@ -140,6 +140,29 @@ fn users_files() {
 }
 
 #[test]
+fn users_of_the_console() {
+    let scram = MINIMAL.replace("auth.method = \"trust\"", "auth.users = \"users.txt\"");
+    check_files(
+        &format!("{scram}[admin]\nusers = [\"alice\", \"alcie\"]\nstats_users = [\"bob\"]\n"),
+        Some(b"\"alice\" \"secret\"\n\"bob\" \"secret\"\n"),
+        0o600,
+        expect![[r#"
+            warning: …/d.toml:10: admin.users[1]: there is no such user in the users file, so nobody can log in as that
+        "#]],
+    );
+    check_files(
+        &format!("{MINIMAL}[admin]\nusers = [\"anybody\", 1, \"\"]\nstats_users = \"bob\"\n"),
+        None,
+        0o600,
+        expect![[r#"
+            …/d.toml:10: admin.users[1] must be a text between quotes that is not empty, not 1
+            …/d.toml:10: admin.users[2] must be a text between quotes that is not empty, not ""
+            …/d.toml:11: admin.stats_users must be a list of users, not "bob"
+        "#]],
+    );
+}
+
+#[test]
 fn files_that_cannot_be_read() {
     let mistakes = load(Path::new("does/not/exist.toml"), &environment).unwrap_err();
     expect!["does/not/exist.toml: cannot be read: No such file or directory (os error 2)"].assert_eq(&mistakes.to_string());
@@ -168,7 +191,7 @@ fn the_files_of_the_project_are_right() {
 #[test]
 fn the_reference_has_every_option() {
     let text = "zzzzzzzz = 1\n[auth]\nmethod = \"trust\"\nzzzzzzzz = 1\n[residency]\nzzzzzzzz = 1\n[[residency.bind]]\nzzzzzzzz = 1\n\
-                [regions.x]\nzzzzzzzz = 1\n[[nodes]]\nzzzzzzzz = 1\n[pools]\nzzzzzzzz = 1\n[limits]\nzzzzzzzz = 1\n[engine]\nzzzzzzzz = 1\n\
+                [regions.x]\nzzzzzzzz = 1\n[[nodes]]\nzzzzzzzz = 1\n[pools]\nzzzzzzzz = 1\n[limits]\nzzzzzzzz = 1\n[admin]\nzzzzzzzz = 1\n[engine]\nzzzzzzzz = 1\n\
                 [http]\nzzzzzzzz = 1\n[log]\nzzzzzzzz = 1\n[audit]\nzzzzzzzz = 1\n";
     let mistakes = read(text).unwrap_err().to_string();
     let known: BTreeSet<&str> = mistakes
@@ -199,6 +222,7 @@ fn the_reference_shows_the_defaults() {
     assert_eq!(reference.listen, minimal.listen);
     assert_eq!((reference.workers, reference.pool_mode), (minimal.workers, minimal.pool_mode));
     assert_eq!((&reference.pools, &reference.limits), (&minimal.pools, &minimal.limits));
+    assert_eq!(reference.admin, minimal.admin);
     assert_eq!((&reference.engine, &reference.log), (&minimal.engine, &minimal.log));
     assert_eq!(reference.parameters, minimal.parameters);
     assert_eq!((reference.auth.method, reference.auth.backend_cleartext), (AuthMethod::ScramSha256, false));

@@ -94,6 +94,9 @@ fn what_is_written_is_read() {
         login_timeout = "10 s"
         max_clients = 1000
         drain_timeout = 0
+        [admin]
+        users = ["root"]
+        stats_users = ["grafana", "root"]
         [engine]
         buffers = "plain"
         receive_buffers = 1024
@@ -128,6 +131,10 @@ fn what_is_written_is_read() {
         Some("audit.jsonl")
         [("application_name", ""), ("client_encoding", "UTF8"), ("DateStyle", "SQL, DMY"), ("default_transaction_read_only", "off"), ("in_hot_standby", "off"), ("integer_datetimes", "on"), ("IntervalStyle", "postgres"), ("is_superuser", "off"), ("server_encoding", "UTF8"), ("server_version", "17.2"), ("standard_conforming_strings", "on"), ("TimeZone", "Etc/UTC"), ("search_path", "")]"#]]
     .assert_eq(&format!("{limits:?}\n{engine:?}\n{http:?}\n{log:?}\n{audit_file:?}\n{parameters:?}"));
+    assert_eq!(
+        (&config.admin.users[..], &config.admin.stats_users[..]),
+        (&["root".to_owned()][..], &["grafana".to_owned(), "root".to_owned()][..])
+    );
     assert_eq!(config.nodes[0].password.as_ref().map(Password::reveal), Some("from the environment"));
 
     assert_eq!(residency.parameters, ["acme.region"]);

@@ -63,6 +63,10 @@ impl<'a> Conversation<'a> {
                     self.told.extend_from_slice(&refused.refusal.encode());
                     self.end = Some(Step::Refuse(refused));
                 }
+                Step::Console(greeting, client) => {
+                    self.told.extend_from_slice(&greeting);
+                    self.end = Some(Step::Console(greeting, client));
+                }
                 step @ Step::Close(_) => self.end = Some(step),
             }
         }
@@ -73,7 +77,7 @@ impl<'a> Conversation<'a> {
         match self.end.as_ref()? {
             Step::Close(outcome) => Some(*outcome),
             Step::Refuse(refused) => Some(refused.refusal.outcome),
-            Step::Admit(_) => Some(LoginOutcome::Admitted),
+            Step::Admit(_) | Step::Console(..) => Some(LoginOutcome::Admitted),
             Step::Read | Step::Send(_) => None,
         }
     }

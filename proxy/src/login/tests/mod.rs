@@ -3,6 +3,7 @@
 
 mod backend;
 mod client;
+mod console;
 mod passwords;
 mod sockets;
 

@@ -225,6 +225,13 @@ impl World {
                 self.core.apply(self.settings.clone(), &mut self.out);
                 self.carry_out(&[]);
             }
+            // `operate pause`, `operate kill demo` …: what an operator asks for.
+            "operate" => {
+                let operation = super::operating::operation(rest);
+                self.core.operate(&operation, self.now, &mut self.out);
+                self.carry_out(&[]);
+                self.deliver(cut);
+            }
             "drain" => {
                 self.core.drain(&mut self.out);
                 self.carry_out(&[]);
