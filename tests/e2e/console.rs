@@ -462,6 +462,32 @@ fn those_who_wait_for_a_paused_database_are_sent_away_at_the_end() {
     assert!(proxy.wait(PATIENCE).expect("it ends").success());
 }
 
+/// Tools that know PgBouncer take (database, user) for the name of a pool: two rows of one name are an error to them.
+#[test]
+fn a_user_in_two_regions_has_one_row_for_tools_and_two_for_people() {
+    let Some(world) = world() else { return };
+    let proxy =
+        start(&Configuration { residency: "unbound = \"client\"\n".to_owned(), ..configuration(world, "transaction", "") });
+    for region in ["eu-west", "us-east"] {
+        let login = Login { parameters: &[("helios.region", region)], ..Login::default() };
+        let mut client = proxy.login(&login).expect("a client");
+        assert_eq!(client.query("BEGIN; SELECT 1").status(), 'T');
+        let mut console = console(&proxy);
+        let pools = console.query("SHOW POOLS");
+        assert_eq!(pools.rows().len(), 1, "{pools}");
+        assert_eq!(number(&pools, "sv_active", &[]), 1, "{pools}");
+        client.query("COMMIT");
+    }
+    let mut client = console(&proxy);
+    assert_eq!(column(&client.query("SHOW POOLS"), "region", &[("database", "demo")]), ["eu-west,us-east"]);
+    assert_eq!(column(&client.query("SHOW REGION_POOLS"), "sv_idle", &[("region", "us-east")]), ["1"]);
+    assert_eq!(column(&client.query("SHOW STATS"), "total_query_count", &[("database", "demo")]), ["4"]);
+    let databases = client.query("SHOW DATABASES");
+    assert_eq!(column(&databases, "region", &[("name", "demo")]), ["eu-west", "us-east"], "{databases}");
+    let nodes = client.query("SHOW NODES");
+    assert_eq!(number(&nodes, "sv_idle", &[("node", "pg-us-east")]), 1, "{nodes}");
+}
+
 #[test]
 fn statistics_add_up() {
     let Some(world) = world() else { return };
