@@ -50,10 +50,11 @@ impl Quotas {
         quota
     }
 
-    /// Forgets a pool that no worker uses any more: nothing of it is open, and the map holds the only reference.
+    /// Forgets a pool that no worker uses any more: the map holds the only reference, and no backend is between two workers.
     pub(super) fn forget(&self, key: &PoolKey) {
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
-        if pools.get(key).is_some_and(|quota| Arc::strong_count(quota) == 1) {
+        let is_unused = |quota: &Arc<Quota>| Arc::strong_count(quota) == 1 && quota.open.load(Ordering::Acquire) == 0;
+        if pools.get(key).is_some_and(is_unused) {
             pools.remove(key);
         }
     }

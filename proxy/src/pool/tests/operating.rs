@@ -217,3 +217,28 @@ fn a_wait_is_measured_when_it_ends() {
     let report = &world.pools.report(later)[0];
     assert_eq!((report.tally.assignments, report.tally.wait_time, report.waiting), (2, Duration::from_secs(4), 0));
 }
+
+/// The right to a backend travels with it: whoever has asked for it may have left before it arrives.
+#[test]
+fn a_backend_between_two_workers_is_counted_when_nobody_uses_its_pool_any_more() {
+    let quotas: Arc<Quotas> = Arc::default();
+    let mut one = World::new(settings(PoolMode::Transaction, 1, 2), &quotas, 0);
+    let mut other = World::new(settings(PoolMode::Transaction, 1, 2), &quotas, 1);
+    let (pool, pool_of_other) = (one.enter(), other.enter());
+    one.checkout(pool, 1);
+    one.orders();
+    other.checkout(pool_of_other, 2);
+    other.pools.take_orders();
+    one.pools.release(backend(0), one.now);
+    let Some(Order::Move(_, 1, moved)) = one.pools.take_orders().pop() else { panic!("it does not travel") };
+    other.pools.stop_waiting(pool_of_other, session(2));
+    other.pools.leave(pool_of_other);
+    one.pools.leave(pool);
+    assert_eq!(quotas.open_in(&Scope::All), 1);
+    assert_eq!(other.pools.arrived(*moved, other.now), Some(backend(0)));
+    other.pools.close(backend(0), Farewell::Terminate);
+    assert_eq!(quotas.open_in(&Scope::All), 0);
+    let pool = one.enter();
+    one.checkout(pool, 1);
+    assert_eq!(one.orders(), ["open", "bind 1 to 0"], "the pool can still be used");
+}
