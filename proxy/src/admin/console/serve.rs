@@ -62,7 +62,7 @@ async fn converse(socket: OwnedFd, client: Client, operator: &impl Operator) -> 
             Step::Send(answer) => socket.write_all(&answer).await?,
             Step::Run(command) => {
                 if !command.only_looks() {
-                    info!(user = &*client.user, command = command.tag(), ?command, "a command of the console");
+                    info!(user = &*client.user, ?command, "a command of the console");
                 }
                 let outcome = operator.run(&command);
                 tokio::pin!(outcome);

@@ -1,5 +1,7 @@
 //! Conversations with the console, whole and cut at every byte; and that every table has a value for each of its columns.
 
+mod properties;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
