@@ -414,9 +414,20 @@ fn reload_says_whether_it_did() {
     let bad = Configuration { pools: "size = \"many\"\n".to_owned(), ..good.clone() };
     proxy.configure(&bad).expect("the configuration file");
     assert_eq!(client.query("RELOAD;").sqlstate(), "F0000");
-    proxy.configure(&Configuration { pools: "size = 7\n".to_owned(), ..good }).expect("the configuration file");
+    let other = Configuration { pools: "size = 7\n".to_owned(), ..good.clone() };
+    proxy.configure(&other).expect("the configuration file");
     assert_eq!(client.query("RELOAD").to_string(), "C RELOAD / Z I");
     assert_eq!(column(&client.query("SHOW CONFIG"), "value", &[("key", "pools.size")]), ["7"]);
+    // Rights that are taken away are gone at the next command.
+    let fewer = Configuration { more: "[admin]\nstats_users = [\"postgres\"]\n".to_owned(), ..good.clone() };
+    proxy.configure(&fewer).expect("the configuration file");
+    assert_eq!(client.query("RELOAD").to_string(), "C RELOAD / Z I");
+    assert_eq!(client.query("RELOAD").to_string(), "E 42501 admin access needed / Z I");
+    assert!(client.query("SHOW POOLS").error().is_none());
+    proxy.configure(&Configuration { more: String::new(), ..good }).expect("the configuration file");
+    proxy.signal(Signal::HUP);
+    let refused = wait_for(PATIENCE, || (client.query("SHOW POOLS").sqlstate() == "42501").then_some(()));
+    assert!(refused.is_some(), "a user that is not of the console any more still looks");
 }
 
 #[test]

@@ -15,7 +15,7 @@ use tokio::time::{interval, sleep};
 
 use super::workers::Workers;
 use crate::admin::console::averages::{Averages, PERIOD};
-use crate::admin::console::{Answer, Command, Facts, Fault, Operator, Show, Shutdown, facts, serve};
+use crate::admin::console::{Answer, Command, Facts, Fault, Operator, Rights, Show, Shutdown, facts, rights, serve};
 use crate::engine::{Mailbox, Reply, ToWorker};
 use crate::limits::OPERATED_DATABASES_MAX;
 use crate::login::Desk;
@@ -209,6 +209,10 @@ impl Console {
 }
 
 impl Operator for Console {
+    fn rights(&self, user: &str) -> Option<Rights> {
+        rights(&self.desk.rules().config.admin, user)
+    }
+
     async fn run(&self, command: &Command) -> Result<Answer, Fault> {
         match command {
             Command::Show(show) => return Ok(self.show(*show).await),

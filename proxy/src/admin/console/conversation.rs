@@ -11,7 +11,7 @@ use std::rc::Rc;
 use bytes::{BufMut as _, Bytes, BytesMut};
 
 use super::command::Command;
-use super::{Fault, Rights};
+use super::{Fault, Rights, permit};
 use crate::limits::{CONSOLE_MESSAGE_BYTES_MAX, CONSOLE_STATEMENTS_MAX};
 use crate::wire::frontend::Target;
 use crate::wire::rows::{Column, Format, Value, data_row, row_description};
@@ -201,7 +201,7 @@ impl Conversation {
                 self.output.put(backend::empty_query_response());
                 self.ready();
             }
-            Ok(Some(command)) => match self.permit(&command) {
+            Ok(Some(command)) => match permit(Some(self.rights), &command) {
                 Ok(()) => self.running = Some(Running { command: command.into(), portal: None }),
                 Err(fault) => self.fail_query(&fault),
             },
@@ -278,7 +278,7 @@ impl Conversation {
         };
         match std::mem::replace(&mut portal.state, PortalState::Done) {
             PortalState::Fresh => {
-                self.permit(&command)?;
+                permit(Some(self.rights), &command)?;
                 self.running = Some(Running { command, portal: Some((name.into(), rows_max)) });
             }
             PortalState::Suspended(rows) => self.give_rows(name, rows, rows_max),
@@ -324,16 +324,6 @@ impl Conversation {
             Fault::new(SqlState::INVALID_SQL_STATEMENT_NAME, message)
         };
         self.statements.get(name).cloned().ok_or_else(missing)
-    }
-
-    fn permit(&self, command: &Command) -> Result<(), Fault> {
-        match self.rights {
-            Rights::Admin => Ok(()),
-            Rights::Stats if command.only_looks() => Ok(()),
-            Rights::Stats => {
-                Err(Fault::new(SqlState::INSUFFICIENT_PRIVILEGE, "admin access needed").with_hint("[admin] users may do this."))
-            }
-        }
     }
 
     fn say_notice(&mut self, answer: &Answer) {

@@ -58,6 +58,19 @@ pub fn rights(admin: &Admin, user: &str) -> Option<Rights> {
     has(&admin.stats_users).then_some(Rights::Stats)
 }
 
+/// Whether one with these rights may give this command.
+///
+/// # Errors
+/// 42501: he may not.
+pub fn permit(rights: Option<Rights>, command: &Command) -> Result<(), Fault> {
+    let refused = || Fault::new(SqlState::INSUFFICIENT_PRIVILEGE, "admin access needed").with_hint("[admin] users may do this.");
+    match rights {
+        Some(Rights::Admin) => Ok(()),
+        Some(Rights::Stats) if command.only_looks() => Ok(()),
+        Some(Rights::Stats) | None => Err(refused()),
+    }
+}
+
 /// The settings that a client of the console is told at its login.
 pub fn parameters() -> Parameters {
     let told = command::SETTINGS.iter().filter(|setting| setting.reported);

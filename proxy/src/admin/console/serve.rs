@@ -15,7 +15,7 @@ use tracing::{debug, info};
 
 use super::command::Command;
 use super::conversation::{Answer, Conversation, Step};
-use super::{Fault, Rights};
+use super::{Fault, Rights, permit};
 
 /// Who has logged in to the console.
 #[derive(Clone, Debug)]
@@ -30,6 +30,9 @@ pub struct Client {
 
 /// Carries commands out.
 pub trait Operator {
+    /// What the configuration in force allows to a user. It is asked for every command, so that a reload takes effect at the next.
+    fn rights(&self, user: &str) -> Option<Rights>;
+
     /// Carries one out; those that the client's rights do not cover never get here.
     fn run(&self, command: &Command) -> impl Future<Output = Result<Answer, Fault>>;
 }
@@ -61,6 +64,10 @@ async fn converse(socket: OwnedFd, client: Client, operator: &impl Operator) -> 
             }
             Step::Send(answer) => socket.write_all(&answer).await?,
             Step::Run(command) => {
+                if let Err(refused) = permit(operator.rights(&client.user), &command) {
+                    conversation.answered(Err(refused));
+                    continue;
+                }
                 if !command.only_looks() {
                     info!(user = &*client.user, ?command, "a command of the console");
                 }
