@@ -52,6 +52,14 @@ pub const CONSOLE_MESSAGE_BYTES_MAX: usize = 16 << 10;
 pub const CONSOLE_STATEMENTS_MAX: usize = 64;
 /// Databases that can be paused, or closed to new clients, by name.
 pub const OPERATED_DATABASES_MAX: usize = 1024;
+/// Texts of the prepared statements that one backend keeps for transaction pooling, together.
+pub const BACKEND_STATEMENTS_BYTES_MAX: usize = 4 << 20;
+/// Prepared statements of one session in transaction pooling.
+pub const SESSION_STATEMENTS_MAX: usize = 4096;
+/// Texts of one session's prepared statements, together.
+pub const SESSION_STATEMENTS_BYTES_MAX: usize = 4 << 20;
+/// Texts of prepared statements that a worker keeps for sessions to share; what is still in use beyond that is only not shared.
+pub const SHARED_STATEMENTS_BYTES_MAX: usize = 16 << 20;
 
 /// Iterations of PBKDF2 that a backend may ask for in SCRAM (RFC 7677 asks for at least 4096; PostgreSQL's default is 4096).
 pub const SCRAM_ITERATIONS_MAX: u32 = 1_000_000;

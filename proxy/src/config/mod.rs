@@ -30,7 +30,7 @@ use std::time::Duration;
 use tracing::Level;
 
 use crate::policy::{self, BindSource, NoRegion, RegionSource, Unbound};
-use crate::pool::PoolMode;
+use crate::pool::{PoolMode, StatePolicy};
 use crate::wire::sqlstate::SqlState;
 
 pub use mistake::{Mistake, Mistakes};
@@ -47,6 +47,10 @@ pub struct Config {
     pub workers: Option<NonZeroUsize>,
     /// When a backend goes back to its pool.
     pub pool_mode: PoolMode,
+    /// What a transaction pool does with a session that leaves something behind in its backend.
+    pub session_state: StatePolicy,
+    /// Whether a client is told when its session begins to keep its backend.
+    pub pin_notice: bool,
     /// How clients and backends prove who they are.
     pub auth: Auth,
     /// Which region serves whom.
@@ -173,6 +177,10 @@ pub struct Pools {
     pub lifetime: Duration,
     /// How long connecting and logging in to a node may take.
     pub connect_timeout: Duration,
+    /// Prepared statements that one backend keeps for the sessions of a transaction pool.
+    pub prepared_statements: u32,
+    /// Whether a backend is reset whenever it is given back.
+    pub reset_always: bool,
 }
 
 /// `[limits]`: bounds of the clients.

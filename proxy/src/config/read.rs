@@ -13,12 +13,17 @@ use super::mistake::{Findings, Mistakes};
 use super::users::{self, Users};
 use super::value::path_beside;
 use super::{Auth, AuthMethod, Buffers, Config, Engine, Limits, Log, LogFormat, Pools, admin, files, nodes, residency};
-use crate::pool::PoolMode;
+use crate::pool::{PoolMode, StatePolicy};
 
 /// Workers that the pools can keep apart.
 const WORKERS_MAX: u32 = 64;
 /// Connections, of one pool or of all clients: beyond what one process can have open.
 const CONNECTIONS: RangeInclusive<u32> = 1..=1_000_000;
+/// Prepared statements of one backend.
+const STATEMENTS: RangeInclusive<u32> = 1..=100_000;
+/// What `session_state` may be.
+const SESSION_STATE: [(&str, StatePolicy); 3] =
+    [("pin", StatePolicy::Pin), ("refuse", StatePolicy::Refuse), ("allow", StatePolicy::Allow)];
 /// Entries of a provided-buffer ring (io_uring_register_buf_ring(3)).
 const RECEIVE_BUFFERS: RangeInclusive<u32> = 16..=32_768;
 /// A year is far beyond what anyone means and near enough that no sum of times overflows.
@@ -74,6 +79,8 @@ pub(super) fn whole(path: &Path, text: &str, environment: Environment<'_>, findi
                 .entry("pool_mode")
                 .and_then(|entry| entry.word(&[("transaction", PoolMode::Transaction), ("session", PoolMode::Session)]))
                 .unwrap_or(PoolMode::Transaction),
+            session_state: root.entry("session_state").and_then(|entry| entry.word(&SESSION_STATE)).unwrap_or(StatePolicy::Pin),
+            pin_notice: root.entry("pin_notice").and_then(|entry| entry.boolean()).unwrap_or(true),
             residency: root.section("residency", |section| residency::read(section, &regions, &nodes)),
             pools: root.section("pools", pools),
             limits: root.section("limits", limits),
@@ -175,6 +182,8 @@ fn pools(section: &Section<'_>) -> Pools {
         idle_timeout: duration(section, "idle_timeout", TIMEOUT, 600),
         lifetime: duration(section, "lifetime", TIMEOUT, 3600),
         connect_timeout: duration(section, "connect_timeout", TIMEOUT, 5),
+        prepared_statements: section.entry("prepared_statements").and_then(|entry| entry.number(STATEMENTS)).unwrap_or(200),
+        reset_always: section.entry("reset_always").and_then(|entry| entry.boolean()).unwrap_or(false),
     }
 }
 

@@ -137,10 +137,14 @@ pub(super) fn core_settings(rules: &Rules, workers: usize) -> CoreSettings {
             wait_timeout: pools.wait_timeout,
             idle_timeout: pools.idle_timeout,
             lifetime: pools.lifetime,
+            prepared_statements: pools.prepared_statements as usize,
+            reset_always: pools.reset_always,
             nodes: rules.nodes.iter().map(|node| Arc::clone(&node.identity)).collect(),
             workers,
         },
         parameters: rules.config.residency.parameters.clone().into(),
+        session_state: rules.config.session_state,
+        pin_notice: rules.config.pin_notice,
         nodes: (0..regions).map(first_node).collect(),
     }
 }

@@ -71,6 +71,7 @@ impl Snapshot {
             },
             single("sessions_started", "Sessions that began", sum(|counters| &counters.sessions_total)),
             single("answers", "Queries, function calls and Syncs answered by a backend", sum(|counters| &counters.answers_total)),
+            single("pins", "Sessions that began to keep their backend", sum(|counters| &counters.pins_total)),
             single("backends_opened", "Backends opened", sum(|counters| &counters.backends_opened_total)),
             single("backends_closed", "Backends closed, by either side", sum(|counters| &counters.backends_closed_total)),
             Family {

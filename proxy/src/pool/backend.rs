@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use super::key::{BackendInfo, NodeIdentity, Parameters, PoolKey, SessionKey};
 use super::owed::OwedReplies;
 use super::pools::PoolIndex;
+use super::prepared::PreparedStatements;
 use super::tally::Tally;
 use crate::region::RegionId;
 use crate::wire::{Splitter, TransactionStatus};
@@ -61,6 +62,12 @@ pub struct Backend {
     pub unsynced: bool,
     /// A session has left something behind that the next one must not see.
     pub dirty: bool,
+    /// What was left behind cannot be reset: it is closed when it is given back.
+    pub spoiled: bool,
+    /// What the server reported at login: what RESET ALL goes back to.
+    pub initial: Arc<Parameters>,
+    /// The statements that the proxy has prepared on it for sessions to share.
+    pub prepared: PreparedStatements,
 }
 
 /// A backend between two workers.
@@ -68,6 +75,8 @@ pub struct MovedBackend {
     pub(super) key: PoolKey,
     pub(super) info: BackendInfo,
     pub(super) opened_at: Instant,
+    pub(super) initial: Arc<Parameters>,
+    pub(super) prepared: PreparedStatements,
 }
 
 impl Backend {
@@ -87,6 +96,7 @@ impl Backend {
             xact_at: now,
             process_id: info.process_id,
             secret: info.secret,
+            initial: info.parameters.clone(),
             parameters: info.parameters,
             owed: OwedReplies::default(),
             splitter: Splitter::default(),
@@ -94,6 +104,8 @@ impl Backend {
             unflushed: false,
             unsynced: false,
             dirty: false,
+            spoiled: false,
+            prepared: PreparedStatements::default(),
         }
     }
 

@@ -16,6 +16,7 @@ mod order;
 mod owed;
 mod pause;
 mod pools;
+mod prepared;
 mod quota;
 mod report;
 mod sharing;
@@ -29,10 +30,11 @@ pub use key::{
     BackendInfo, BackendKey, NodeIdentity, OpenError, OpenRequest, OpenTicket, Parameters, PoolKey, Proof, SessionKey,
     StartupSettings,
 };
-pub use order::{Checkout, Farewell, Order, PoolMode, Settings, WaitFailure};
+pub use order::{Checkout, Farewell, Order, PoolMode, Settings, StatePolicy, WaitFailure};
 pub use owed::{Effect, Kind, OwedReplies, Progress, Reply, Rule, Script, Unexpected};
 pub use pause::{Pauses, Scope};
 pub use pools::{PoolIndex, Pools};
+pub use prepared::{Description, PreparedStatement, PreparedStatements, Standing, StatementDigest};
 pub use quota::Quotas;
 pub use report::{BackendReport, PastReport, PoolReport, SlotReport, session_id, worker_of};
 pub use tally::Tally;

@@ -15,6 +15,17 @@ pub enum PoolMode {
     Transaction,
 }
 
+/// `session_state`: what a transaction pool does with a session that leaves something behind in its backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StatePolicy {
+    /// The session keeps its backend until it ends.
+    Pin,
+    /// The statement is refused with 0A000.
+    Refuse,
+    /// The statement runs, and what it leaves behind is gone at the end of its transaction.
+    Allow,
+}
+
 /// The bounds of pools, from the configuration.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -32,6 +43,10 @@ pub struct Settings {
     pub lifetime: Duration,
     /// The nodes that backends may be on.
     pub nodes: Arc<[Arc<NodeIdentity>]>,
+    /// Prepared statements that one backend keeps for transaction pooling; at least 1.
+    pub prepared_statements: usize,
+    /// Whether a backend is reset whenever it is given back, and not only when something is known to have been left in it.
+    pub reset_always: bool,
     /// Number of workers; a worker's share of a pool is its size by this.
     pub workers: usize,
 }

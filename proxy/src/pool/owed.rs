@@ -77,6 +77,8 @@ pub enum Effect {
     RollbackTo(Box<str>),
     /// A SET of the region that stands behind the statement: the region, and whether it is SET LOCAL.
     Set(SessionRegion, bool),
+    /// DEALLOCATE of a statement that the session has from the proxy; `None`: of all.
+    Deallocate(Option<Box<str>>),
 }
 
 /// One owed reply.

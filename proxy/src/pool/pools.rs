@@ -258,13 +258,17 @@ impl Pools {
     /// 1. it must be at rest ([`Backend::is_at_rest`]); else it is closed, so that the server rolls back: an open transaction, an
     ///    unfinished reply or half a message never meets the next session;
     /// 2. everything sent to it must have left; until then it waits ([`Pools::flushed`]);
-    /// 3. in session mode, or when the session left something behind, DISCARD ALL is sent first and must be answered without error;
+    /// 3. in session mode, or when the session left something behind, DISCARD ALL is sent first, must be answered without error and must
+    ///    bring all settings that the server reports back to what they were at login; what it cannot undo closes the backend;
     /// 4. past its lifetime, or when there are too many, it is closed.
     pub fn release(&mut self, key: BackendKey, now: Instant) {
-        let reset_always = self.settings.mode == PoolMode::Session;
+        let reset_always = self.settings.mode == PoolMode::Session || self.settings.reset_always;
         let Some(backend) = self.get(key) else { return };
         if !backend.is_at_rest() {
             return self.close(key, Farewell::Abrupt);
+        }
+        if backend.spoiled {
+            return self.close(key, Farewell::Terminate);
         }
         if backend.unflushed {
             backend.release_when_flushed = true;
@@ -274,6 +278,7 @@ impl Pools {
         if backend.dirty || reset_always {
             backend.state = State::Resetting;
             backend.dirty = false;
+            backend.prepared.clear();
             // A clean bill for the statement: only its ReadyForQuery `I` without an error makes the backend idle again.
             let reply = Reply { session: None, kind: Kind::Query, rule: Rule::Swallow };
             let counts = backend.owed.push(reply);
@@ -296,7 +301,7 @@ impl Pools {
     /// The reset was answered; `failed` when with an error.
     pub fn reset_answered(&mut self, key: BackendKey, failed: bool, now: Instant) {
         let Some(backend) = self.get(key) else { return };
-        if failed || !backend.is_at_rest() {
+        if failed || !backend.is_at_rest() || backend.parameters != backend.initial {
             return self.close(key, Farewell::Abrupt);
         }
         backend.state = State::Idle;

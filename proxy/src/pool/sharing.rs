@@ -1,5 +1,6 @@
 //! What the workers share: the right to open backends, and idle backends that others need more.
 
+use std::mem;
 use std::time::Instant;
 
 use super::backend::{MovedBackend, State};
@@ -12,8 +13,9 @@ impl Pools {
         let Some(backend) = self.get(key) else { return };
         backend.state = State::Moving;
         let (info, opened_at, index) = (backend.info(), backend.opened_at, backend.pool);
+        let (initial, prepared) = (backend.initial.clone(), mem::take(&mut backend.prepared));
         let Some(pool) = self.pool(index) else { return };
-        let moved = MovedBackend { key: pool.key.clone(), info, opened_at };
+        let moved = MovedBackend { key: pool.key.clone(), info, opened_at, initial, prepared };
         // The right to it travels with it.
         pool.open -= 1;
         self.free_backend(key);
@@ -30,6 +32,10 @@ impl Pools {
         }
         let index = self.enter(&moved.key);
         let key = self.admit(index, moved.info, moved.opened_at, now);
+        if let Some(backend) = self.get(key) {
+            backend.initial = moved.initial;
+            backend.prepared = moved.prepared;
+        }
         self.leave(index);
         Some(key)
     }

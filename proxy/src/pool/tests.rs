@@ -34,6 +34,8 @@ fn settings(mode: PoolMode, size: u32, workers: usize) -> Settings {
         wait_timeout: Duration::from_secs(120),
         idle_timeout: Duration::from_secs(600),
         lifetime: Duration::from_secs(3600),
+        prepared_statements: 200,
+        reset_always: false,
         nodes: nodes(),
         workers,
     }

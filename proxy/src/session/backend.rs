@@ -3,11 +3,14 @@
 //! Messages are passed on as they come, without being put together; only the few are read whole whose contents matter here. A
 //! backend is not trusted: what does not fit the replies it owes ends it, and the session with it.
 
+use std::sync::Arc;
+
 use super::client::{Preamble, Session, Wait};
 use super::output::{Feed, Output, Outputs, Payload, farewell, tell};
+use super::settings::restore_refusal;
 use super::{Common, Core, Refusal, Sessions};
 use crate::limits::BACKEND_MESSAGE_BYTES_MAX;
-use crate::pool::{BackendKey, Effect, Farewell, Kind, PoolMode, Progress, Reply, Rule, SessionKey, State};
+use crate::pool::{Backend, BackendKey, Effect, Farewell, Kind, Parameters, Progress, Reply, Rule, SessionKey, State};
 use crate::sql;
 use crate::wire::tag::backend as tag;
 use crate::wire::{Frame, Malformed, Mode, SqlState, TransactionStatus, backend, frontend};
@@ -218,6 +221,11 @@ impl Common {
                     session.told_fatal |= ends_connection(body);
                     found.owed.copy_ended();
                     session.unit.failed = true;
+                    if session.wait == Wait::Preamble(Preamble::Restore) {
+                        session.failure = Some(restore_refusal(body));
+                        session.receiving = false;
+                        return Ok((Route::Nowhere, Event::None));
+                    }
                     // The error of a command that the proxy put before the client's goes to the client.
                     session.receiving = true;
                     return Ok((Route::To(owner), Event::None));
@@ -234,6 +242,7 @@ impl Common {
                     session.after_message.extend(inserts);
                 }
                 found.owed.copy_ended();
+                note_completion(found, session, message, body);
                 Ok((route, Event::Advanced))
             }
             Progress::Ends => {
@@ -241,6 +250,7 @@ impl Common {
                 session.owed = session.owed.saturating_sub(1);
                 if message != tag::READY_FOR_QUERY {
                     if kind == Kind::Execute {
+                        note_completion(found, session, message, body);
                         found.owed.copy_ended();
                         if let Rule::Follow(script) = &rule {
                             apply_effects(session, &script.effects, 1, body);
@@ -290,14 +300,20 @@ impl Common {
             if sql::refused_setting(name, value).is_some() {
                 return Err(Broken);
             }
-            let mut parameters = (*found.parameters).clone();
-            parameters.set(name, value);
-            found.parameters = parameters.into();
+            found.parameters = with(&found.parameters, name, value);
+            if state == State::Idle {
+                // The server has read its configuration again.
+                found.initial = with(&found.initial, name, value);
+            }
         }
         match state {
             State::Bound(owner) => {
                 if let Some(session) = sessions.get(owner) {
-                    session.receiving = true;
+                    // What the restoring of its settings brings about is no news to the client.
+                    session.receiving = session.wait != Wait::Preamble(Preamble::Restore);
+                    if !session.receiving {
+                        return Ok((Route::Nowhere, Event::None));
+                    }
                     if message == tag::PARAMETER_STATUS {
                         session.told = found.parameters.clone();
                     }
@@ -375,7 +391,7 @@ impl Common {
         if !session.is_quiet() {
             return;
         }
-        let keeps = self.settings.pools.mode == PoolMode::Session && !self.draining;
+        let keeps = session.keeps_backend(self.settings.pools.mode) && !self.draining;
         if session.backend.is_some() && session.is_settled() && !keeps {
             if let Some(key) = session.backend.take() {
                 self.pools.release(key, self.now);
@@ -401,6 +417,11 @@ impl Common {
     ) {
         let failed = std::mem::take(&mut session.unit.failed);
         match preamble {
+            Preamble::Restore if failed || status != TransactionStatus::Idle => {
+                session.backend = None;
+                self.pools.close(key, Farewell::Abrupt);
+            }
+            Preamble::Restore => self.settings_restored(session, key, out),
             Preamble::Begin if !failed && status == TransactionStatus::InTransaction => {
                 session.deferred = None;
                 session.fresh = true;
@@ -411,7 +432,7 @@ impl Common {
                 session.preamble_failed = true;
                 session.status = TransactionStatus::Failed;
                 session.shadow = status != TransactionStatus::Failed;
-                if status == TransactionStatus::Idle {
+                if status == TransactionStatus::Idle && !session.keeps_backend(self.settings.pools.mode) {
                     session.backend = None;
                     self.pools.release(key, self.now);
                 }
@@ -420,7 +441,7 @@ impl Common {
                 session.region.rollback();
                 session.shadow = false;
                 session.status = status;
-                if !chain && self.settings.pools.mode == PoolMode::Transaction && status == TransactionStatus::Idle {
+                if !chain && !session.keeps_backend(self.settings.pools.mode) && status == TransactionStatus::Idle {
                     session.backend = None;
                     self.pools.release(key, self.now);
                 }
@@ -439,18 +460,39 @@ fn ends_connection(body: &[u8]) -> bool {
     fields.filter_map(<[u8]>::split_first).any(|(field, value)| *field == b'V' && (value == b"FATAL" || value == b"PANIC"))
 }
 
-/// The n-th statement of a message has completed: what that means for the session's region.
+/// The n-th statement of a message has completed: what that means for the session.
 fn apply_effects(session: &mut Session, effects: &[(usize, Effect)], completed: usize, body: &[u8]) {
-    for (_, effect) in effects.iter().filter(|(after, _)| *after == completed) {
-        match effect {
-            Effect::End if backend::command_complete_tag(body).is_some_and(|tag| tag == b"ROLLBACK") => session.region.rollback(),
-            Effect::End => session.region.commit(),
-            Effect::Savepoint(name) => session.region.savepoint(name),
-            Effect::Release(name) => session.region.release(name),
-            Effect::RollbackTo(name) => session.region.rollback_to(name),
-            Effect::Set(region, local) => session.region.set(region.clone(), *local),
-        }
+    effects.iter().filter(|(after, _)| *after == completed).for_each(|(_, effect)| apply(session, effect, body));
+}
+
+/// A statement with a consequence for the session has completed; `body` is that of its CommandComplete.
+pub(super) fn apply(session: &mut Session, effect: &Effect, body: &[u8]) {
+    match effect {
+        Effect::End if backend::command_complete_tag(body).is_some_and(|tag| tag == b"ROLLBACK") => session.region.rollback(),
+        Effect::End => session.region.commit(),
+        Effect::Savepoint(name) => session.region.savepoint(name),
+        Effect::Release(name) => session.region.release(name),
+        Effect::RollbackTo(name) => session.region.rollback_to(name),
+        Effect::Set(region, local) => session.region.set(region.clone(), *local),
+        Effect::Deallocate(name) => session.deallocate(name.as_deref()),
     }
+}
+
+/// A statement is complete: what it means for the proxy, if its CommandComplete says so.
+fn note_completion(found: &mut Backend, session: &mut Session, message: u8, body: &[u8]) {
+    if message == tag::COMMAND_COMPLETE
+        && body.first() == Some(&b'D')
+        && let Some(completed) = backend::command_complete_tag(body)
+    {
+        super::pin::completed(found, session, completed);
+    }
+}
+
+/// The parameters with one of them changed.
+fn with(parameters: &Parameters, name: &str, value: &str) -> Arc<Parameters> {
+    let mut parameters = parameters.clone();
+    parameters.set(name, value);
+    parameters.into()
 }
 
 /// What is sent when a backend is given back after use.

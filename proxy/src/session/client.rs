@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::local::LocalStatement;
 use super::output::{Identity, Login};
+use super::pin::Pin;
 use super::region::RegionTrack;
 use super::report::Watch;
 use super::{Outputs, Refusal};
@@ -33,6 +34,8 @@ pub(super) enum Wait {
 /// A command that the proxy sends before it goes on with a message of the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Preamble {
+    /// The settings that the client has been told of.
+    Restore,
     /// The BEGIN that the client has been told of already.
     Begin,
     /// The ROLLBACK behind a transaction that the proxy has failed; `chain`: a new one begins.
@@ -61,6 +64,8 @@ pub(super) struct Session {
     pub(super) identity: Identity,
     /// The settings as the client knows them.
     pub(super) told: Arc<Parameters>,
+    /// Those it began with, and goes back to by RESET ALL; `None` until it has met its first backend.
+    pub(super) start_settings: Option<Arc<Parameters>>,
 
     /// What its login entitles it to, under the policy of `generation`.
     pub(super) grant: Option<Grant>,
@@ -76,6 +81,12 @@ pub(super) struct Session {
     pub(super) paused: bool,
 
     pub(super) backend: Option<BackendKey>,
+    /// It has just got its backend: neither knows the other's settings.
+    pub(super) unmet: bool,
+    /// Why it keeps its backend beyond its transactions, in transaction mode.
+    pub(super) pin: Option<Pin>,
+    /// The next backend must not remember what sequences others have used.
+    pub(super) forgets_sequences: bool,
     pub(super) pool: Option<(RegionId, PoolIndex)>,
     /// Replies the backend owes to this session.
     pub(super) owed: usize,
@@ -127,6 +138,7 @@ impl Session {
             key,
             identity: login.identity,
             told: login.told,
+            start_settings: None,
             grant: None,
             generation: 0,
             region: RegionTrack::default(),
@@ -136,6 +148,9 @@ impl Session {
             held: Vec::new(),
             paused: false,
             backend: None,
+            unmet: false,
+            pin: None,
+            forgets_sequences: false,
             pool: None,
             owed: 0,
             receiving: false,
@@ -201,6 +216,21 @@ impl Session {
     /// A statement of the proxy's own by its name.
     pub(super) fn local_statement(&self, name: &[u8]) -> Option<Rc<LocalStatement>> {
         self.local.as_ref()?.statements.get(name).cloned()
+    }
+
+    /// Whether there is a prepared statement of this name that the backend knows nothing of.
+    pub(super) fn has_statement(&self, name: &[u8]) -> bool {
+        self.local.as_ref().is_some_and(|local| local.statements.contains_key(name))
+    }
+
+    /// DEALLOCATE of such a statement, or of all of them.
+    pub(super) fn deallocate(&mut self, name: Option<&str>) {
+        if let Some(local) = &mut self.local {
+            match name {
+                Some(name) => drop(local.statements.remove(name.as_bytes())),
+                None => local.statements.clear(),
+            }
+        }
     }
 
     /// A portal of the proxy's own by its name.

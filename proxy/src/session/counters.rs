@@ -97,6 +97,8 @@ pub struct Counters {
     pub sessions: Counter,
     /// Queries, function calls and Syncs answered by a backend.
     pub answers_total: Counter,
+    /// Sessions that began to keep their backend because of what they left behind in it.
+    pub pins_total: Counter,
     /// Backends opened.
     pub backends_opened_total: Counter,
     /// Backends closed, by either side.
@@ -122,6 +124,7 @@ impl Default for Counters {
             sessions_total: Counter::default(),
             sessions: Counter::default(),
             answers_total: Counter::default(),
+            pins_total: Counter::default(),
             backends_opened_total: Counter::default(),
             backends_closed_total: Counter::default(),
             backends_idle: Counter::default(),

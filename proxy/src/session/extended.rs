@@ -7,7 +7,7 @@ use super::frontend::{Message, Verdict};
 use super::gate::Gate;
 use super::local::{Class, LocalStatement, class, column, ends_failure};
 use super::output::Outputs;
-use super::plan::refuse_state;
+use super::pin::Cause;
 use super::{Common, Refusal};
 use crate::limits::{LOCAL_STATEMENT_BYTES_MAX, LOCAL_STATEMENTS_MAX};
 use crate::pool::{Kind, PoolMode, Rule};
@@ -24,7 +24,7 @@ impl Common {
             let text = format!("prepared statement \"{name}\" already exists");
             return self.fail_unit(session, &Refusal::new(SqlState::DUPLICATE_PREPARED_STATEMENT, text), out);
         }
-        let mut dirty = false;
+        let mut leaves = None;
         match self.sql.read(fields.text) {
             Reading::Plain => {}
             Reading::Refused(refused) => {
@@ -43,16 +43,12 @@ impl Common {
                             Refusal { hint: refused.hint, ..Refusal::new(refused.sqlstate, refused.message.to_string()) };
                         return self.fail_unit(session, &refusal, out);
                     }
-                    Class::Other(Some(state)) => {
-                        if self.settings.pools.mode == PoolMode::Transaction
-                            && let Err(refusal) = refuse_state(state)
-                        {
-                            return self.fail_unit(session, &refusal, out);
+                    Class::Other => {
+                        leaves = Cause::of(&statement.kind, &session.told);
+                        if let Some(cause) = leaves.filter(|_| self.refuses_state(session)) {
+                            return self.fail_unit(session, &cause.refusal(), out);
                         }
-                        dirty = true;
                     }
-                    Class::Setting => dirty = true,
-                    Class::Other(None) => {}
                 },
                 _ => {
                     let text = "cannot insert multiple commands into a prepared statement";
@@ -68,8 +64,8 @@ impl Common {
             if let Some(local) = &mut session.local {
                 local.statements.remove(fields.name);
             }
-            if dirty && let Some(backend) = session.backend.and_then(|key| self.pools.get(key)) {
-                backend.dirty = true;
+            if let (Some(cause), Some(key)) = (leaves, session.backend) {
+                self.leaves_behind(session, key, cause, out);
             }
         }
         verdict

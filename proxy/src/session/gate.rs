@@ -11,7 +11,7 @@ use super::{Common, Refusal};
 use crate::policy::{Denial, Requirement, Subject};
 use crate::pool::{BackendKey, Checkout, Farewell, Kind, PoolKey, Reply, Rule};
 use crate::region::{RegionId, SessionRegion};
-use crate::wire::{Report, Severity, SqlState, TransactionStatus, backend, encode_notice, frontend};
+use crate::wire::{Report, Severity, SqlState, TransactionStatus, encode_notice, frontend};
 
 /// What the gate says.
 pub(super) enum Gate {
@@ -78,6 +78,9 @@ impl Common {
                     return Gate::Refuse(Refusal::region_changes_too_late());
                 }
                 let moved = bound_to.is_some_and(|(region, _)| region != served_by);
+                if let Some(pin) = session.pin.filter(|_| moved) {
+                    return Gate::Refuse(pin.refuses_to_move());
+                }
                 let why = if moved { "the session leaves its region" } else { "the node of this session has been reconfigured" };
                 self.give_up_backend(session, why, out);
             }
@@ -89,7 +92,7 @@ impl Common {
                 match self.pools.checkout(permit, pool, session.key, self.now) {
                     Some(Checkout::Bound(key)) => {
                         session.backend = Some(key);
-                        self.welcome(session, key, out);
+                        session.unmet = true;
                         key
                     }
                     Some(Checkout::Waiting) => return Gate::Hold(Wait::Backend),
@@ -105,26 +108,18 @@ impl Common {
         gate
     }
 
-    /// The session has a backend: sends the BEGIN that has been put off, if there is one.
+    /// The session has a backend: brings its settings there if they are others, then the BEGIN that has been put off, if there is one.
     fn open_gate(&mut self, session: &mut Session, key: BackendKey, out: &mut Outputs) -> Gate {
+        if std::mem::take(&mut session.unmet)
+            && let Some(restore) = self.meet(session, key, out)
+        {
+            self.send(session, key, frontend::query(restore.as_bytes()), Some((Kind::Query, Rule::Swallow)), out);
+            return Gate::Hold(Wait::Preamble(Preamble::Restore));
+        }
         let Some(deferred) = &session.deferred else { return Gate::Open(key) };
         let begin = frontend::query(&deferred.text);
         self.send(session, key, begin, Some((Kind::Query, Rule::Swallow)), out);
         Gate::Hold(Wait::Preamble(Preamble::Begin))
-    }
-
-    /// What a session and a backend that have just met tell each other: settings that the client believes to be different.
-    pub(super) fn welcome(&mut self, session: &mut Session, key: BackendKey, out: &mut Outputs) {
-        let Some(found) = self.pools.get(key) else { return };
-        if std::sync::Arc::ptr_eq(&session.told, &found.parameters) {
-            return;
-        }
-        for (name, value) in found.parameters.iter() {
-            if session.told.get(name) != Some(value) {
-                session.tell(backend::parameter_status(name, value), out);
-            }
-        }
-        session.told = found.parameters.clone();
     }
 
     /// The pool of the session in a region.
@@ -242,9 +237,10 @@ impl Common {
     /// The session and its backend part. A backend that is not at rest is closed by the pool.
     pub(super) fn give_up_backend(&mut self, session: &mut Session, why: &str, out: &mut Outputs) {
         let Some(key) = session.backend.take() else { return };
-        let now = self.now;
-        self.pools.release(key, now);
-        if self.settings.pools.mode == crate::pool::PoolMode::Session && session.is_quiet() {
+        let kept = session.keeps_backend(self.settings.pools.mode);
+        session.pin = None;
+        self.pools.release(key, self.now);
+        if kept && session.is_quiet() {
             let message = format!("{why}; prepared statements, temporary tables and settings made there are gone");
             let report = Report {
                 severity: Severity::Notice,

@@ -39,6 +39,7 @@ pub(super) fn column(kind: Option<&sql::Kind>) -> Option<&str> {
         | sql::Kind::ResetRegion { .. }
         | sql::Kind::ResetAll
         | sql::Kind::DiscardAll
+        | sql::Kind::Deallocate { .. }
         | sql::Kind::Begin
         | sql::Kind::Commit { .. }
         | sql::Kind::Rollback { .. }
@@ -57,10 +58,8 @@ pub(super) fn column(kind: Option<&sql::Kind>) -> Option<&str> {
 pub(super) enum Class<'a> {
     /// The proxy's.
     Local,
-    /// A backend's: one that sets something.
-    Setting,
-    /// A backend's: any other, with what it leaves behind.
-    Other(Option<sql::SessionState>),
+    /// A backend's.
+    Other,
     /// Nobody's.
     Refused(&'a sql::Refusal),
 }
@@ -71,6 +70,7 @@ pub(super) fn class(kind: &sql::Kind) -> Class<'_> {
         | sql::Kind::ResetRegion { .. }
         | sql::Kind::ResetAll
         | sql::Kind::DiscardAll
+        | sql::Kind::Deallocate { .. }
         | sql::Kind::ShowRegion { .. }
         | sql::Kind::ShowNode { .. }
         | sql::Kind::SetConfigRegion { .. }
@@ -82,8 +82,7 @@ pub(super) fn class(kind: &sql::Kind) -> Class<'_> {
         | sql::Kind::Release { .. }
         | sql::Kind::PrepareTransaction
         | sql::Kind::SetTransaction => Class::Local,
-        sql::Kind::SetOther { .. } => Class::Setting,
-        sql::Kind::Other { state } => Class::Other(*state),
+        sql::Kind::SetOther { .. } | sql::Kind::Other { .. } => Class::Other,
         sql::Kind::Refused(refused) => Class::Refused(refused),
     }
 }
@@ -149,15 +148,27 @@ impl Common {
                 self.answer(session, joined([Some(row), Some(backend::command_complete("SHOW"))]), out);
                 Verdict::Done
             }
+            sql::Kind::DiscardAll if session.status != TransactionStatus::Idle => {
+                let text = "DISCARD ALL cannot run inside a transaction block";
+                self.fail_unit(session, &Refusal::new(SqlState::ACTIVE_SQL_TRANSACTION, text), out)
+            }
             sql::Kind::ResetAll | sql::Kind::DiscardAll => {
                 let start = session.region.start().clone();
                 let stays = start == *session.region.current();
-                if session.backend.is_some() && stays {
+                let resets = *kind == sql::Kind::ResetAll;
+                let has_set = session.start_settings.as_ref().is_some_and(|start| *start != session.told);
+                if session.backend.is_some() && stays || resets && has_set {
                     return self.run_on_backend(session, &statement.text, None, out);
                 }
-                let answer = backend::command_complete(if *kind == sql::Kind::ResetAll { "RESET" } else { "DISCARD ALL" });
-                self.set_region(session, start, false, answer, out)
+                let answer = backend::command_complete(if resets { "RESET" } else { "DISCARD ALL" });
+                let verdict = self.set_region(session, start, false, answer, out);
+                if !resets && matches!(verdict, Verdict::Done) && !session.unit.skip {
+                    self.discard_all(session);
+                    self.reset_settings(session, out);
+                }
+                verdict
             }
+            sql::Kind::Deallocate { name } => self.perform_deallocate(session, name.as_deref(), &statement.text, out),
             sql::Kind::Begin => self.perform_begin(session, &statement.text, first, out),
             sql::Kind::Commit { chain } => self.perform_end(session, &statement.text, *chain, true, out),
             sql::Kind::Rollback { chain } => self.perform_end(session, &statement.text, *chain, false, out),
@@ -219,6 +230,22 @@ impl Common {
         }
         session.region.set(region, local);
         self.answer(session, answer, out);
+        Verdict::Done
+    }
+
+    /// What the proxy has prepared is taken from the session; what SQL's PREPARE has made is the backend's.
+    fn perform_deallocate(&mut self, session: &mut Session, name: Option<&str>, text: &[u8], out: &mut Outputs) -> Verdict {
+        let known = name.is_some_and(|name| session.has_statement(name.as_bytes()));
+        if session.keeps_backend(self.settings.pools.mode) && session.backend.is_some() && !known {
+            return self.run_on_backend(session, text, None, out);
+        }
+        if let Some(name) = name.filter(|_| !known) {
+            let text = format!("prepared statement \"{name}\" does not exist");
+            return self.fail_unit(session, &Refusal::new(SqlState::INVALID_SQL_STATEMENT_NAME, text), out);
+        }
+        session.deallocate(name);
+        let tag = if name.is_some() { "DEALLOCATE" } else { "DEALLOCATE ALL" };
+        self.answer(session, backend::command_complete(tag), out);
         Verdict::Done
     }
 

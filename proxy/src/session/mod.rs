@@ -27,10 +27,12 @@ mod local;
 mod operate;
 mod orders;
 mod output;
+mod pin;
 mod plan;
 mod refusal;
 mod region;
 mod report;
+mod settings;
 mod simple;
 
 #[cfg(test)]

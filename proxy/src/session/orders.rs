@@ -23,7 +23,7 @@ impl Core {
                         out.push(Output::ToBackend(backend, super::backend::reset_message()));
                     }
                 }
-                Order::Bind(session, backend) => self.bind_waiter(session, backend, out),
+                Order::Bind(session, backend) => self.bind_waiter(session, backend),
                 Order::Fail(session, failure) => self.fail_waiter(session, failure, out),
                 Order::Move(backend, to_worker, moved) => out.push(Output::MoveBackend { backend, to_worker, moved }),
                 Order::QuotaChanged(to_worker) => out.push(Output::QuotaChanged { to_worker }),
@@ -31,11 +31,11 @@ impl Core {
         }
     }
 
-    fn bind_waiter(&mut self, key: SessionKey, backend: BackendKey, out: &mut Outputs) {
+    fn bind_waiter(&mut self, key: SessionKey, backend: BackendKey) {
         match self.sessions.get(key) {
             Some(session) if session.wait == Wait::Backend => {
                 session.backend = Some(backend);
-                self.common.welcome(session, backend, out);
+                session.unmet = true;
                 self.common.wake(session);
             }
             // It left in the meantime.

@@ -19,6 +19,10 @@ pub struct CoreSettings {
     pub pools: pool::Settings,
     /// Names of the setting that is the session region, all of them one value.
     pub parameters: Arc<[String]>,
+    /// What a transaction pool does with a session that leaves something behind in its backend.
+    pub session_state: pool::StatePolicy,
+    /// Whether a client is told when its session begins to keep its backend.
+    pub pin_notice: bool,
     /// The node that serves each region first, by [`RegionId::index`]; for `SHOW domicile.node`.
     pub nodes: Arc<[Option<Arc<str>>]>,
 }

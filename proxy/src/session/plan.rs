@@ -6,11 +6,12 @@
 use bytes::Bytes;
 
 use super::Refusal;
+use super::pin::Cause;
 use super::region::RegionTrack;
 use crate::policy::{Denial, Grant, Policy};
-use crate::pool::{Effect, PoolMode};
+use crate::pool::{Effect, Parameters};
 use crate::region::SessionRegion;
-use crate::sql::{Facts, Kind, SessionState, Statement};
+use crate::sql::{Facts, Kind, Statement};
 use crate::wire::{Report, Severity, SqlState, TransactionStatus, backend, encode_notice};
 
 /// Where the session stands as the message arrives.
@@ -27,15 +28,24 @@ pub(super) struct View<'a> {
     pub(super) fresh: bool,
     /// The session has a backend.
     pub(super) bound: bool,
-    pub(super) mode: PoolMode,
+    /// It keeps it, and with it what it leaves there.
+    pub(super) keeps: bool,
+    /// It may leave nothing there.
+    pub(super) refuses_state: bool,
+    /// The settings that the client has been told of are not those it began with.
+    pub(super) has_set: bool,
+    /// Settings that servers report.
+    pub(super) reported: &'a Parameters,
+    /// Whether a prepared statement of this name is the proxy's.
+    pub(super) has_statement: &'a dyn Fn(&[u8]) -> bool,
     /// Answer to `SHOW domicile.node`.
     pub(super) node: &'a str,
 }
 
 /// One statement of the message.
 pub(super) enum Item {
-    /// The proxy answers it, and goes to a region if it says so (SET LOCAL: true).
-    Local(Bytes, Option<(SessionRegion, bool)>),
+    /// The proxy answers it, with this consequence.
+    Local(Bytes, Option<Effect>),
     /// A backend runs it.
     Backend(Option<Effect>),
 }
@@ -48,7 +58,7 @@ impl Item {
     /// The same with a SET of the region.
     fn setting(self, region: SessionRegion, local: bool) -> Self {
         match self {
-            Self::Local(answer, _) => Self::Local(answer, Some((region, local))),
+            Self::Local(answer, _) => Self::Local(answer, Some(Effect::Set(region, local))),
             Self::Backend(effect) => Self::Backend(effect),
         }
     }
@@ -65,7 +75,7 @@ pub(super) struct Plan {
     /// The statement that is blocked, should the region be.
     pub(super) blocked: usize,
     /// What the backend will remember and the next session must not see.
-    pub(super) dirty: bool,
+    pub(super) leaves: Option<Cause>,
     /// BEGIN to be put off, and the SET TRANSACTION behind it: places in the list of statements.
     pub(super) defer: Vec<usize>,
     /// The status when the proxy alone answers.
@@ -106,7 +116,7 @@ struct Walk<'a> {
     /// A backend runs one of the statements so far.
     on_backend: bool,
     ended: Option<(usize, RegionTrack)>,
-    dirty: bool,
+    leaves: Option<Cause>,
     defer: Vec<usize>,
     alone: bool,
 }
@@ -124,7 +134,7 @@ pub(super) fn plan(view: &View<'_>, facts: &Facts, text: &[u8]) -> Result<Plan, 
         changed_at_end: false,
         on_backend: view.fresh,
         ended: None,
-        dirty: false,
+        leaves: None,
         defer: Vec::new(),
         alone: facts.statements.len() == 1,
     };
@@ -148,7 +158,7 @@ pub(super) fn plan(view: &View<'_>, facts: &Facts, text: &[u8]) -> Result<Plan, 
         runs_in: walk.runs_in.unwrap_or_else(|| walk.region.current().clone()),
         items,
         region: walk.region,
-        dirty: walk.dirty,
+        leaves: walk.leaves,
         defer: walk.defer,
         status: walk.status,
         ended: walk.ended,
@@ -186,6 +196,10 @@ impl Walk<'_> {
             Kind::ResetAll => {
                 let start = self.region.start().clone();
                 self.set_region(&start, false)?;
+                let is_settled = self.alone && self.status == TransactionStatus::Idle && !self.view.bound;
+                if self.view.has_set && !is_settled {
+                    return Ok(self.backend(None));
+                }
                 Ok(self.backend_if_bound("RESET").setting(start, false))
             }
             Kind::DiscardAll if self.alone && self.status == TransactionStatus::Idle => {
@@ -227,17 +241,16 @@ impl Walk<'_> {
                 Ok(Item::Backend(None))
             }
             Kind::SetOther { .. } => {
-                self.dirty = true;
+                self.leaves_behind(&statement.kind)?;
                 self.check_place()?;
                 Ok(Item::Backend(None))
             }
+            Kind::Deallocate { name } => self.deallocate(name.as_deref()),
             Kind::Refused(refused) => {
                 Err(Refusal { hint: refused.hint, ..Refusal::new(refused.sqlstate, refused.message.to_string()) }.into())
             }
-            Kind::Other { state } => {
-                if let Some(state) = state {
-                    self.leaves_behind(*state)?;
-                }
+            Kind::Other { .. } => {
+                self.leaves_behind(&statement.kind)?;
                 self.check_place()?;
                 Ok(self.backend(None))
             }
@@ -336,27 +349,32 @@ impl Walk<'_> {
         }
     }
 
-    fn leaves_behind(&mut self, state: SessionState) -> Result<(), Refusal> {
-        self.dirty = true;
-        if self.view.mode == PoolMode::Session {
-            return Ok(());
+    fn leaves_behind(&mut self, kind: &Kind) -> Result<(), Refusal> {
+        let Some(cause) = Cause::of(kind, self.view.reported) else { return Ok(()) };
+        if self.view.refuses_state {
+            return Err(cause.refusal());
         }
-        refuse_state(state)
+        self.leaves = Some(self.leaves.map_or(cause, |earlier| earlier.and(cause)));
+        Ok(())
     }
-}
 
-/// What a transaction pool cannot keep for a session.
-pub(super) fn refuse_state(state: SessionState) -> Result<(), Refusal> {
-    let what = match state {
-        // It is reset before anyone else gets the backend.
-        SessionState::Setting => return Ok(()),
-        SessionState::Prepare => "PREPARE and EXECUTE are",
-        SessionState::HeldCursor => "cursors WITH HOLD are",
-        SessionState::Listen => "LISTEN and UNLISTEN are",
-        SessionState::TemporaryTable => "temporary tables are",
-        SessionState::AdvisoryLock => "session-level advisory locks are",
-    };
-    Err(Refusal::session_state(what))
+    /// What the proxy has prepared is taken from the session; what SQL's PREPARE has made is the backend's.
+    fn deallocate(&mut self, name: Option<&str>) -> Result<Item, Refuse> {
+        let known = name.is_some_and(|name| (self.view.has_statement)(name.as_bytes()));
+        if self.view.keeps && self.view.bound && !known {
+            return Ok(self.backend(None));
+        }
+        match name {
+            Some(name) if !known => {
+                let text = format!("prepared statement \"{name}\" does not exist");
+                Err(Refusal::new(SqlState::INVALID_SQL_STATEMENT_NAME, text).into())
+            }
+            _ => {
+                let tag = if name.is_some() { "DEALLOCATE" } else { "DEALLOCATE ALL" };
+                Ok(Item::Local(backend::command_complete(tag), Some(Effect::Deallocate(name.map(Into::into)))))
+            }
+        }
+    }
 }
 
 /// The answer of a statement that returns one text.

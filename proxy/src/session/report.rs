@@ -254,10 +254,9 @@ fn application_name(session: &Session) -> Box<str> {
     session.told.get("application_name").unwrap_or_default().into()
 }
 
-/// Why the session keeps its backend beyond its transactions. None does: what would take it is refused in transaction mode, and in
-/// session mode every session does, for no cause of its own.
-fn pin_of(_session: &Session) -> Option<PinReport> {
-    None
+/// Why the session keeps its backend beyond its transactions. In session mode every session does, for no cause of its own.
+fn pin_of(session: &Session) -> Option<PinReport> {
+    session.pin.map(|pin| (pin.cause.as_str().into(), pin.since))
 }
 
 /// The region of a session as a number, when it is one of the configuration.

@@ -1,5 +1,6 @@
 //! The simple protocol: one Query, one answer up to ReadyForQuery.
 
+use super::backend::apply;
 use super::client::{Deferred, Preamble, Session, Wait};
 use super::frontend::Verdict;
 use super::gate::Gate;
@@ -74,6 +75,7 @@ impl Common {
     fn plan(&mut self, session: &Session, facts: &Facts, text: &[u8]) -> Result<Plan, Refuse> {
         let touched = (self.backend_in_transaction(session) || session.unit.touched) && !session.fresh;
         let node = self.node_of(session);
+        let has_set = session.start_settings.as_ref().is_some_and(|start| *start != session.told);
         let Some(grant) = &session.grant else { return Err(Refusal::internal("session without a grant").into()) };
         let view = View {
             policy: self.policy.snapshot(),
@@ -84,7 +86,11 @@ impl Common {
             deferred: session.deferred.is_some(),
             fresh: session.fresh,
             bound: session.backend.is_some(),
-            mode: self.settings.pools.mode,
+            keeps: session.keeps_backend(self.settings.pools.mode),
+            refuses_state: self.refuses_state(session),
+            has_set,
+            reported: &session.told,
+            has_statement: &|name| session.has_statement(name),
             node: &node,
         };
         plan(&view, facts, text)
@@ -108,10 +114,20 @@ impl Common {
         {
             return self.fail_query(session, &refusal, out);
         }
+        let alone = if let [statement] = &facts.statements[..] { Some(&statement.kind) } else { None };
+        if matches!(alone, Some(sql::Kind::DiscardAll)) {
+            self.discard_all(session);
+        }
         for item in plan.items {
-            if let Item::Local(answer, _) = item {
+            if let Item::Local(answer, effect) = item {
                 session.tell(answer, out);
+                if let Some(Effect::Deallocate(name)) = effect {
+                    session.deallocate(name.as_deref());
+                }
             }
+        }
+        if matches!(alone, Some(sql::Kind::DiscardAll | sql::Kind::ResetAll)) && session.backend.is_none() {
+            self.reset_settings(session, out);
         }
         session.region = plan.region;
         session.status = plan.status;
@@ -137,6 +153,7 @@ impl Common {
             return self.requery(session, &sql::blank(text, &answered), out);
         }
         let only_rolls_back = matches!(facts.statements[..], [sql::Statement { kind: sql::Kind::Rollback { chain: false }, .. }]);
+        self.reads_sequence(session, plan.leaves);
         let gate = match session.backend {
             // Whatever has become of its grant, a session may always undo what it has begun.
             Some(backend) if only_rolls_back && session.failure.is_none() => Gate::Open(backend),
@@ -148,6 +165,9 @@ impl Common {
             Gate::Refuse(refusal) => return self.block(session, plan, facts, text, &refusal, out),
         };
         session.fresh = false;
+        if let Some(cause) = plan.leaves {
+            self.leaves_behind(session, key, cause, out);
+        }
         let mut script = Script::default();
         let mut blanked = Vec::new();
         let mut completions = 0;
@@ -155,14 +175,14 @@ impl Common {
             // BEGIN of this very message goes to the backend with it.
             match item {
                 Item::Local(..) if plan.defer.contains(&place) => completions += 1,
-                Item::Local(answer, set) => {
+                Item::Local(answer, effect) => {
                     blanked.push(facts.statements[place].range.clone());
                     if completions == 0 {
                         session.tell(answer, out);
-                        set.into_iter().for_each(|(region, local)| session.region.set(region, local));
+                        effect.iter().for_each(|effect| apply(session, effect, b""));
                     } else {
                         script.inserts.push((completions, answer));
-                        script.effects.extend(set.map(|(region, local)| (completions, Effect::Set(region, local))));
+                        script.effects.extend(effect.map(|effect| (completions, effect)));
                     }
                 }
                 Item::Backend(effect) => {
@@ -172,12 +192,7 @@ impl Common {
             }
         }
         if !session.region.is_open() && !script.effects.iter().any(|(_, effect)| matches!(effect, Effect::Set(..))) {
-            script.effects.clear();
-        }
-        if plan.dirty
-            && let Some(backend) = self.pools.get(key)
-        {
-            backend.dirty = true;
+            script.effects.retain(|(_, effect)| matches!(effect, Effect::Deallocate(_)));
         }
         let plain = script.inserts.is_empty() && script.effects.is_empty();
         let rule = if plain { Rule::Forward } else { Rule::Follow(Box::new(script)) };

@@ -8,6 +8,7 @@ mod extended;
 mod faults;
 mod model;
 mod operating;
+mod pins;
 mod pipelines;
 mod savepoints;
 mod settings;

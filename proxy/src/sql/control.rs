@@ -1,9 +1,9 @@
-//! What the control statements say: SET, RESET, SHOW, DISCARD and transaction control, read from their parse trees.
+//! What the control statements say: SET, RESET, SHOW, DISCARD, DEALLOCATE and transaction control, read from their parse trees.
 
 use pg_query::NodeEnum;
 use pg_query::protobuf::{DiscardMode, Node, TransactionStmt, TransactionStmtKind, VariableSetKind, VariableSetStmt, a_const};
 
-use super::facts::{Kind, Refusal, SessionState};
+use super::facts::{Extent, Kind, Refusal, SessionState};
 use super::settings::{NODE_SETTING, Parameters, is_same_setting, refused_setting};
 use crate::wire::SqlState;
 
@@ -13,6 +13,9 @@ pub(super) fn kind(tree: NodeEnum, parameters: &Parameters) -> Kind {
         NodeEnum::TransactionStmt(statement) => transaction(statement),
         NodeEnum::VariableSetStmt(statement) => set(&statement, parameters),
         NodeEnum::VariableShowStmt(statement) => show(&statement.name, parameters),
+        NodeEnum::DeallocateStmt(statement) => {
+            Kind::Deallocate { name: (!statement.name.is_empty()).then(|| statement.name.into()) }
+        }
         NodeEnum::DiscardStmt(statement) if statement.target() == DiscardMode::DiscardAll => Kind::DiscardAll,
         _ => Kind::Other { state: None },
     }
@@ -54,18 +57,19 @@ fn set(statement: &VariableSetStmt, parameters: &Parameters) -> Kind {
         VariableSetKind::VarSetValue if is_ours => set_region(statement),
         VariableSetKind::VarSetValue => set_other(statement),
         VariableSetKind::VarSetDefault | VariableSetKind::VarReset if is_ours => Kind::ResetRegion { local },
-        VariableSetKind::VarSetDefault | VariableSetKind::VarReset => Kind::SetOther { local },
+        VariableSetKind::VarSetDefault if local => other(&statement.name, Extent::Transaction),
+        VariableSetKind::VarSetDefault | VariableSetKind::VarReset => other(&statement.name, Extent::Start),
         VariableSetKind::VarSetCurrent if is_ours => refused(
             SqlState::FEATURE_NOT_SUPPORTED,
             format!("SET {} FROM CURRENT is not supported", statement.name),
             Some("Name the region in a SET."),
         ),
-        VariableSetKind::VarSetCurrent => Kind::SetOther { local },
+        VariableSetKind::VarSetCurrent => other(&statement.name, extent(local)),
         VariableSetKind::VarResetAll => Kind::ResetAll,
         // PostgreSQL's gram.y names these three, in capitals, which no setting is named in.
         VariableSetKind::VarSetMulti => match statement.name.as_str() {
             "TRANSACTION" => Kind::SetTransaction,
-            "SESSION CHARACTERISTICS" => Kind::SetOther { local },
+            "SESSION CHARACTERISTICS" => other("", Extent::Session),
             _ => Kind::Other { state: None },
         },
         VariableSetKind::Undefined => {
@@ -98,7 +102,15 @@ fn set_other(statement: &VariableSetStmt) -> Kind {
     if is_same_setting(&statement.name, "search_path") && values().any(|schema| schema.to_ascii_lowercase().contains("pg_temp")) {
         return Kind::Other { state: Some(SessionState::TemporaryTable) };
     }
-    Kind::SetOther { local: statement.is_local }
+    other(&statement.name, extent(statement.is_local))
+}
+
+fn other(name: &str, extent: Extent) -> Kind {
+    Kind::SetOther { name: name.into(), extent }
+}
+
+fn extent(local: bool) -> Extent {
+    if local { Extent::Transaction } else { Extent::Session }
 }
 
 /// One value of a SET, as PostgreSQL's `flatten_set_variable_args` writes it.

@@ -84,13 +84,32 @@ pub enum Kind {
     PrepareTransaction,
     /// `SET TRANSACTION` with modes; `SET TRANSACTION SNAPSHOT` is [`Kind::Other`].
     SetTransaction,
-    /// `SET` or `RESET` of any other setting, `SET SESSION CHARACTERISTICS`, `SET ROLE`, `SET SESSION AUTHORIZATION`.
-    SetOther { local: bool },
+    /// `SET` or `RESET` of any other setting, by its name as it was written; `SET ROLE`, `SET SESSION AUTHORIZATION` and
+    /// `SET SESSION CHARACTERISTICS` are named [`ROLE`], [`SESSION_AUTHORIZATION`] and by an empty name.
+    SetOther { name: Box<str>, extent: Extent },
+    /// `DEALLOCATE name`, or `DEALLOCATE ALL` (`None`).
+    Deallocate { name: Option<Box<str>> },
     /// Must not run, although the grammar accepts it.
     Refused(Refusal),
     /// All else.
     Other { state: Option<SessionState> },
 }
+
+/// How far a SET reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// To the end of the session.
+    Session,
+    /// To the end of the transaction (`SET LOCAL`).
+    Transaction,
+    /// Back to what the session began with (`RESET`, `SET … TO DEFAULT`).
+    Start,
+}
+
+/// The setting of `SET ROLE`, as the grammar names it.
+pub const ROLE: &str = "role";
+/// The setting of `SET SESSION AUTHORIZATION`, as the grammar names it.
+pub const SESSION_AUTHORIZATION: &str = "session_authorization";
 
 /// The answer to a statement that must not run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,7 +129,7 @@ pub struct Refusal {
 pub enum SessionState {
     /// A setting, by a call of `set_config` that is not of ours, or by whatever `DO` runs.
     Setting,
-    /// A prepared statement: SQL's `PREPARE`, `EXECUTE` and `DEALLOCATE`.
+    /// A prepared statement: SQL's `PREPARE` and `EXECUTE`.
     Prepare,
     /// A cursor that outlives its transaction.
     HeldCursor,
@@ -120,4 +139,10 @@ pub enum SessionState {
     TemporaryTable,
     /// An advisory lock of the session, not of the transaction.
     AdvisoryLock,
+    /// What `currval` and `lastval` will say, by a call of `nextval` or `setval`.
+    Sequence,
+    /// A call of `currval` or `lastval`, which asks for what the session has left behind before.
+    SequenceRead,
+    /// A library that is loaded into the backend, which nothing unloads.
+    Library,
 }

@@ -28,7 +28,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 pub use characters::blank;
-pub use facts::{Facts, Kind, Reading, Refusal, SessionState, Statement, SyntaxRefusal};
+pub use facts::{Extent, Facts, Kind, ROLE, Reading, Refusal, SESSION_AUTHORIZATION, SessionState, Statement, SyntaxRefusal};
 pub use settings::{NODE_SETTING, refused_setting};
 
 use cache::Cache;
@@ -133,7 +133,8 @@ fn without_lost_text(kind: Kind) -> Kind {
         | Kind::SetConfigRegion { .. }
         | Kind::RollbackTo { .. }
         | Kind::Savepoint { .. }
-        | Kind::Release { .. } => Kind::Refused(Refusal {
+        | Kind::Release { .. }
+        | Kind::Deallocate { .. } => Kind::Refused(Refusal {
             sqlstate: SqlState::CHARACTER_NOT_IN_REPERTOIRE,
             message: "invalid byte sequence for encoding \"UTF8\"".into(),
             hint: Some("Names and values that the proxy has to understand are read as UTF-8."),

@@ -9,7 +9,7 @@ use memchr::{memchr, memchr2_iter};
 /// What the first word of a statement allows it to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Start {
-    /// SET, RESET, SHOW, DISCARD and transaction control: the statements whose parse tree is looked into.
+    /// SET, RESET, SHOW, DISCARD, DEALLOCATE and transaction control: the statements whose parse tree is looked into.
     Control,
     /// Leaves something in its session, by its first words alone.
     Remembered,
@@ -42,8 +42,8 @@ pub(super) fn start(text: &[u8]) -> Start {
     }
     match word.get(..length).unwrap_or_default() {
         b"set" | b"reset" | b"show" | b"discard" | b"begin" | b"start" | b"commit" | b"end" | b"rollback" | b"abort"
-        | b"savepoint" | b"release" => Start::Control,
-        b"prepare" | b"execute" | b"deallocate" | b"listen" | b"unlisten" | b"do" | b"declare" => Start::Remembered,
+        | b"savepoint" | b"release" | b"deallocate" => Start::Control,
+        b"prepare" | b"execute" | b"listen" | b"unlisten" | b"do" | b"declare" | b"load" => Start::Remembered,
         b"create" | b"explain" => Start::Wrapper,
         b"select" | b"insert" | b"update" | b"delete" | b"with" | b"values" | b"table" | b"merge" | b"copy" | b"call"
         | b"alter" | b"drop" | b"truncate" | b"grant" | b"revoke" | b"comment" | b"analyze" | b"analyse" | b"vacuum"
@@ -58,6 +58,7 @@ pub(super) fn start(text: &[u8]) -> Start {
 pub(super) fn is_remarkable(text: &[u8], start: Start) -> bool {
     memchr2_iter(b'_', b'&', text).any(|at| is_remarkable_mark(text, at))
         || memchr2_iter(b'm', b'M', text).any(|at| is_temporary(text, at))
+        || memchr2_iter(b'v', b'V', text).any(|at| is_sequence_function(text, at))
         || start != Start::Ordinary && memchr2_iter(b'x', b'X', text).any(|at| is_around(text, at, b"e", b"xecute"))
 }
 
@@ -81,6 +82,11 @@ fn is_temporary(text: &[u8], at: usize) -> bool {
     let is_identifier_byte_at = |at: usize| text.get(at).copied().is_some_and(is_identifier_byte);
     let length = if is_around(text, at, b"te", b"mporary") { b"mporary".len() } else { b"mp".len() };
     !is_identifier_byte_at(at + length) && !at.checked_sub(3).is_some_and(is_identifier_byte_at)
+}
+
+/// Whether the `v` at `at` stands in the name of a function that moves or reads a sequence.
+fn is_sequence_function(text: &[u8], at: usize) -> bool {
+    [&b"next"[..], b"curr", b"last", b"set"].iter().any(|before| is_around(text, at, before, b"val"))
 }
 
 /// Whether `before` ends and `from` begins at `at`, in any case.

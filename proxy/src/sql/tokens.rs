@@ -33,14 +33,19 @@ pub(super) fn kind(text: &str, tokens: &[Token], parameters: &Parameters) -> Res
             return Ok(kind);
         }
     }
+    let calls_one_of = |functions: &[&str]| names.iter().filter(is_call).any(|name| functions.contains(&name.text.as_str()));
     let state = if let Some(state) = statement.state_by_words() {
         Some(state)
     } else if names.iter().any(|name| name.text.starts_with("pg_temp") && statement.kind(name.next) == TokenKind::Ascii46) {
         Some(SessionState::TemporaryTable)
-    } else if names.iter().filter(is_call).any(|name| SESSION_LOCK_FUNCTIONS.contains(&name.text.as_str())) {
+    } else if calls_one_of(&["currval", "lastval"]) {
+        Some(SessionState::SequenceRead)
+    } else if calls_one_of(&["nextval", "setval"]) {
+        Some(SessionState::Sequence)
+    } else if calls_one_of(SESSION_LOCK_FUNCTIONS) {
         Some(SessionState::AdvisoryLock)
     } else {
-        (!calls.is_empty()).then_some(SessionState::Setting)
+        (!calls.iter().all(|call| statement.is_set_local(call.next))).then_some(SessionState::Setting)
     };
     Ok(Kind::Other { state })
 }
@@ -140,6 +145,13 @@ impl<'t> Statement<'t> {
         Ok(None)
     }
 
+    /// Whether a call of set_config says `true`, positionally, for what ends with the transaction.
+    fn is_set_local(&self, open: usize) -> bool {
+        let arguments = self.arguments(open);
+        let [_, _, local] = arguments.as_slice() else { return false };
+        local.len() == 1 && self.kind(local.start) == TokenKind::TrueP
+    }
+
     /// The arguments of the call whose parenthesis opens at `open`.
     fn arguments(&self, open: usize) -> Vec<Range<usize>> {
         let mut arguments = Vec::new();
@@ -224,14 +236,25 @@ impl<'t> Statement<'t> {
     fn state_by_words(&self) -> Option<SessionState> {
         let inner = self.after_explain();
         let state = match self.kind(inner) {
-            TokenKind::Prepare | TokenKind::Execute | TokenKind::Deallocate => Some(SessionState::Prepare),
+            TokenKind::Prepare | TokenKind::Execute => Some(SessionState::Prepare),
+            TokenKind::Load => Some(SessionState::Library),
             TokenKind::Create if self.is_create_as_execute(inner) => Some(SessionState::Prepare),
             TokenKind::Listen | TokenKind::Unlisten => Some(SessionState::Listen),
             TokenKind::Do => Some(SessionState::Setting),
             TokenKind::Declare if self.is_held_cursor(inner) => Some(SessionState::HeldCursor),
             _ => None,
         };
-        state.or_else(|| (0..self.tokens.len()).any(|index| self.is_temporary(index)).then_some(SessionState::TemporaryTable))
+        state.or_else(|| {
+            let is_temporary = (0..self.tokens.len()).any(|index| self.is_temporary(index));
+            (is_temporary && !self.drops_on_commit(inner)).then_some(SessionState::TemporaryTable)
+        })
+    }
+
+    /// Whether it is a CREATE TEMPORARY TABLE whose table is gone with its transaction.
+    fn drops_on_commit(&self, from: usize) -> bool {
+        let words = [TokenKind::On, TokenKind::Commit, TokenKind::Drop];
+        let has_words = (from..self.tokens.len()).any(|at| (at..).zip(words).all(|(at, word)| self.kind(at) == word));
+        self.kind(from) == TokenKind::Create && has_words
     }
 
     /// The index of the first token behind EXPLAIN and its options.

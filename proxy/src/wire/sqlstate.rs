@@ -71,6 +71,8 @@ impl SqlState {
     pub const STATEMENT_TOO_COMPLEX: Self = Self(*b"54001");
     /// What the command is about is not in a state for it.
     pub const OBJECT_NOT_IN_PREREQUISITE_STATE: Self = Self(*b"55000");
+    /// 55006 `object_in_use`.
+    pub const OBJECT_IN_USE: Self = Self(*b"55006");
     /// The statement was cancelled.
     pub const QUERY_CANCELED: Self = Self(*b"57014");
     /// The server shuts down.

@@ -450,6 +450,8 @@ fn settings() -> crate::pool::Settings {
         wait_timeout: Duration::from_secs(1),
         idle_timeout: Duration::from_secs(1),
         lifetime: Duration::from_secs(1),
+        prepared_statements: 200,
+        reset_always: false,
         nodes: Arc::new([]),
         workers: 2,
     }

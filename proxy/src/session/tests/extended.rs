@@ -223,12 +223,17 @@ fn a_refusal_behind_statements_of_the_unit_aborts_them() {
           1
           2
           C INSERT 0 1
-          E ERROR 0A000: LISTEN and UNLISTEN are not supported in transaction pooling mode (HINT)
+          1
+          N NOTICE 00000: this session keeps its server connection from now on: LISTEN (HINT)
+          2
+          C LISTEN
           Z I
             eu: P :INSERT 1
             eu: B :
             eu: E 
-            eu: E domicile: no such portal
+            eu: P :LISTEN x
+            eu: B :
+            eu: E 
             eu: S
     "#]],
     );

@@ -392,16 +392,15 @@ fn an_idle_backend_that_speaks_is_closed() {
             eu: Q                         ; SELECT 1
         !server eu timezone
         Q SELECT 2
-          S TimeZone=Mars
           T
           D eu
           C SELECT 1
           Z I
+            eu: Q SELECT pg_catalog.set_config('TimeZone', 'UTC', false)
             eu: Q SELECT 2
         !server eu notice
             eu: closed: Abrupt
         Q SELECT 3
-          S TimeZone=UTC
           T
           D eu
           C SELECT 1

@@ -1,6 +1,6 @@
 //! A server that knows the protocol, transactions and savepoints, and no data.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::wire::tag::frontend as tag;
 use crate::wire::{
@@ -20,6 +20,12 @@ pub(super) struct Model {
     copying_in: Option<bool>,
     /// An implicit transaction has begun: extended messages without their Sync.
     implicit: bool,
+    /// Settings that it reports.
+    parameters: BTreeMap<String, String>,
+    /// What RESET goes back to.
+    initial: BTreeMap<String, String>,
+    /// What clients have been told of them.
+    reported: BTreeMap<String, String>,
     /// What it was sent, one line a message.
     pub(super) log: Vec<String>,
     pub(super) closed: bool,
@@ -40,8 +46,18 @@ impl Model {
             skipping: false,
             copying_in: None,
             implicit: false,
+            parameters: initial(),
+            initial: initial(),
+            reported: initial(),
             log: Vec::new(),
             closed: false,
+        }
+    }
+
+    /// Its configuration has got another time zone.
+    pub(super) fn reads_configuration(&mut self, time_zone: &str) {
+        for settings in [&mut self.parameters, &mut self.reported, &mut self.initial] {
+            settings.insert("TimeZone".into(), time_zone.into());
         }
     }
 
@@ -143,12 +159,12 @@ impl Model {
                 if self.status == TransactionStatus::Idle {
                     self.portals.clear();
                 }
-                answer.extend_from_slice(&backend::ready_for_query(self.status));
+                self.ready(answer);
             }
             tag::FUNCTION_CALL => {
                 self.log.push("F".into());
                 answer.extend_from_slice(&[b'V', 0, 0, 0, 8, 255, 255, 255, 255]);
-                answer.extend_from_slice(&backend::ready_for_query(self.status));
+                self.ready(answer);
             }
             tag::TERMINATE => {
                 self.log.push("X".into());
@@ -176,7 +192,7 @@ impl Model {
             _ => return,
         }
         if !extended {
-            answer.extend_from_slice(&backend::ready_for_query(self.status));
+            self.ready(answer);
         }
     }
 
@@ -195,6 +211,16 @@ impl Model {
         if !any {
             answer.extend_from_slice(&backend::empty_query_response());
         }
+        self.ready(answer);
+    }
+
+    fn ready(&mut self, answer: &mut Vec<u8>) {
+        for (name, value) in &self.parameters {
+            if self.reported.get(name) != Some(value) {
+                answer.extend_from_slice(&backend::parameter_status(name, value));
+            }
+        }
+        self.reported = self.parameters.clone();
         answer.extend_from_slice(&backend::ready_for_query(self.status));
     }
 
@@ -263,6 +289,10 @@ impl Model {
                 "COPY 1".to_owned()
             }
             "select" => {
+                for call in text.split("set_config('TimeZone").skip(1).map(|rest| format!("'TimeZone{rest}")) {
+                    let arguments: Vec<_> = call.split('\'').collect();
+                    self.parameters.insert(arguments[1].into(), arguments[3].into());
+                }
                 if !extended {
                     answer.extend_from_slice(&backend::row_description_text("x", 0));
                 }
@@ -270,11 +300,30 @@ impl Model {
                 "SELECT 1".to_owned()
             }
             "insert" => "INSERT 0 1".to_owned(),
+            "set" if word(1) == "timezone" => {
+                let value = text.rsplit(' ').next().unwrap_or_default().trim_matches('\'');
+                self.parameters.insert("TimeZone".into(), value.into());
+                "SET".to_owned()
+            }
+            "reset" if word(1) == "all" => {
+                self.parameters = self.initial.clone();
+                "RESET".to_owned()
+            }
+            "discard" => {
+                self.parameters = self.initial.clone();
+                self.statements.clear();
+                lower.to_uppercase()
+            }
+            "deallocate" => lower.to_uppercase(),
             other => other.to_uppercase(),
         };
         answer.extend_from_slice(&backend::command_complete(&tag));
         Ok(())
     }
+}
+
+fn initial() -> BTreeMap<String, String> {
+    BTreeMap::from([("TimeZone".to_owned(), "UTC".to_owned())])
 }
 
 fn aborted() -> Failure {

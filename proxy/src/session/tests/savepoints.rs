@@ -226,12 +226,12 @@ fn settings_of_others_before_the_first_statement() {
           C BEGIN
           Z T
         Q SET work_mem = '1'; COMMIT
+          N NOTICE 00000: this session keeps its server connection from now on: SET (HINT)
           C SET
           C COMMIT
           Z I
             eu: Q BEGIN
             eu: Q SET work_mem = '1'; COMMIT
-            eu: Q DISCARD ALL
         Q BEGIN
           C BEGIN
           Z T
@@ -244,7 +244,6 @@ fn settings_of_others_before_the_first_statement() {
           C COMMIT
           Z I
             eu: Q COMMIT
-            eu: Q DISCARD ALL
     "#]],
     );
 }

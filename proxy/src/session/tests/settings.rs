@@ -2,7 +2,7 @@
 
 use expect_test::expect;
 
-use super::world::{check, transaction_mode};
+use super::world::{Setup, check, transaction_mode};
 
 #[test]
 fn the_region_changes_only_before_the_first_statement() {
@@ -23,6 +23,7 @@ fn the_region_changes_only_before_the_first_statement() {
           E ERROR 25001: the region cannot change after a statement of the transaction has run (HINT)
           Z I
         Q SET work_mem = '1'; SET helios.region = 'us'; SELECT 2
+          N NOTICE 00000: this session keeps its server connection from now on: SET (HINT)
           C SET
           C SET
           T
@@ -30,7 +31,6 @@ fn the_region_changes_only_before_the_first_statement() {
           C SELECT 1
           Z I
             us: Q SET work_mem = '1';                         ; SELECT 2
-            us: Q DISCARD ALL
         Q SELECT 1; COMMIT; SET helios.region = 'eu'
           E ERROR 25001: the region cannot change after a statement of the transaction has run (HINT)
           Z I
@@ -146,82 +146,6 @@ fn texts_that_cannot_be_read_go_nowhere() {
 }
 
 #[test]
-fn a_transaction_pool_refuses_what_it_cannot_keep() {
-    check(
-        transaction_mode(),
-        "
-        Q SET helios.region = 'eu'
-        Q PREPARE p AS SELECT 1
-        Q LISTEN c
-        Q CREATE TEMP TABLE t (i int)
-        Q DECLARE c CURSOR WITH HOLD FOR SELECT 1
-        Q SELECT pg_advisory_lock(1)
-        Q SELECT pg_advisory_xact_lock(1)
-    ",
-        expect![[r#"
-        Q SET helios.region = 'eu'
-          C SET
-          Z I
-        Q PREPARE p AS SELECT 1
-          E ERROR 0A000: PREPARE and EXECUTE are not supported in transaction pooling mode (HINT)
-          Z I
-        Q LISTEN c
-          E ERROR 0A000: LISTEN and UNLISTEN are not supported in transaction pooling mode (HINT)
-          Z I
-        Q CREATE TEMP TABLE t (i int)
-          E ERROR 0A000: temporary tables are not supported in transaction pooling mode (HINT)
-          Z I
-        Q DECLARE c CURSOR WITH HOLD FOR SELECT 1
-          E ERROR 0A000: cursors WITH HOLD are not supported in transaction pooling mode (HINT)
-          Z I
-        Q SELECT pg_advisory_lock(1)
-          E ERROR 0A000: session-level advisory locks are not supported in transaction pooling mode (HINT)
-          Z I
-        Q SELECT pg_advisory_xact_lock(1)
-          T
-          D eu
-          C SELECT 1
-          Z I
-            eu: Q SELECT pg_advisory_xact_lock(1)
-    "#]],
-    );
-}
-
-#[test]
-fn what_was_left_behind_is_reset_before_anyone_else_gets_the_backend() {
-    check(
-        transaction_mode(),
-        "
-        Q SET helios.region = 'eu'; SET work_mem = '1'
-        b> Q SET helios.region = 'eu'; SELECT 1
-        Q SELECT set_config('work_mem', '1', false)
-    ",
-        expect![[r#"
-        Q SET helios.region = 'eu'; SET work_mem = '1'
-          C SET
-          C SET
-          Z I
-            eu: Q                         ; SET work_mem = '1'
-            eu: Q DISCARD ALL
-        b> Q SET helios.region = 'eu'; SELECT 1
-          b: C SET
-          b: T
-          b: D eu
-          b: C SELECT 1
-          b: Z I
-            eu: Q                         ; SELECT 1
-        Q SELECT set_config('work_mem', '1', false)
-          T
-          D eu
-          C SELECT 1
-          Z I
-            eu: Q SELECT set_config('work_mem', '1', false)
-            eu: Q DISCARD ALL
-    "#]],
-    );
-}
-
-#[test]
 fn a_name_that_no_region_can_have_is_not_kept() {
     check(
         transaction_mode(),
@@ -303,6 +227,106 @@ fn discard_all_stands_alone() {
           D 
           C SHOW
           Z I
+    "#]],
+    );
+}
+
+#[test]
+fn settings_that_servers_report_follow_their_session() {
+    check(
+        Setup { size: 1, ..transaction_mode() },
+        "
+        Q SET helios.region = 'eu'
+        b> Q SET helios.region = 'eu'
+        Q SET TimeZone = 'Mars'
+        b> Q SELECT 1
+        b> P :SELECT 1 | B : | E | S
+        Q SELECT 2
+        Q BEGIN
+        b> Q SET TimeZone = 'Venus'
+        Q SELECT 3
+        Q COMMIT
+        Q RESET ALL
+        Q DISCARD ALL
+        b> Q DISCARD ALL
+        b> Q SET helios.region = 'eu'; SELECT 4
+    ",
+        expect![[r#"
+        Q SET helios.region = 'eu'
+          C SET
+          Z I
+        b> Q SET helios.region = 'eu'
+          b: C SET
+          b: Z I
+        Q SET TimeZone = 'Mars'
+          C SET
+          S TimeZone=Mars
+          Z I
+            eu: Q SET TimeZone = 'Mars'
+        b> Q SELECT 1
+          b: T
+          b: D eu
+          b: C SELECT 1
+          b: Z I
+            eu: Q SELECT pg_catalog.set_config('TimeZone', 'UTC', false)
+            eu: Q SELECT 1
+        b> P :SELECT 1 | B : | E | S
+          b: 1
+          b: 2
+          b: D eu
+          b: C SELECT 1
+          b: Z I
+            eu: P :SELECT 1
+            eu: B :
+            eu: E 
+            eu: S
+        Q SELECT 2
+          T
+          D eu
+          C SELECT 1
+          Z I
+            eu: Q SELECT pg_catalog.set_config('TimeZone', 'Mars', false)
+            eu: Q SELECT 2
+        Q BEGIN
+          C BEGIN
+          Z T
+        b> Q SET TimeZone = 'Venus'
+          b: C SET
+          b: S TimeZone=Venus
+          b: Z I
+            eu: Q SELECT pg_catalog.set_config('TimeZone', 'UTC', false)
+            eu: Q SET TimeZone = 'Venus'
+        Q SELECT 3
+          T
+          D eu
+          C SELECT 1
+          Z T
+            eu: Q SELECT pg_catalog.set_config('TimeZone', 'Mars', false)
+            eu: Q BEGIN
+            eu: Q SELECT 3
+        Q COMMIT
+          C COMMIT
+          Z I
+            eu: Q COMMIT
+        Q RESET ALL
+          C RESET
+          S TimeZone=UTC
+          Z I
+        Q DISCARD ALL
+          C DISCARD ALL
+          Z I
+        b> Q DISCARD ALL
+          b: C DISCARD ALL
+          b: S TimeZone=UTC
+          b: Z I
+        b> Q SET helios.region = 'eu'; SELECT 4
+          b: C SET
+          b: T
+          b: D eu
+          b: C SELECT 1
+          b: Z I
+            eu: Q SELECT pg_catalog.set_config('TimeZone', 'UTC', false)
+            eu: Q                         ; SELECT 4
     "#]],
     );
 }

@@ -235,7 +235,6 @@ fn answers_stand_in_the_order_of_their_statements() {
           C RESET
           Z I
             eu: Q                         ;                   ; SELECT 1;                         ;                     ; SELECT 2; RESET foo
-            eu: Q DISCARD ALL
         Q SELECT 1; SHOW helios.region; SELECT fail; SHOW helios.region; SELECT 2
           T
           D eu

@@ -9,7 +9,9 @@ use expect_test::Expect;
 
 use super::model::Model;
 use crate::policy::{BindSource, NoRegion, Policy, RegionSource, Source, Unbound};
-use crate::pool::{BackendInfo, BackendKey, NodeIdentity, OpenError, Parameters, PoolMode, Quotas, SessionKey, Settings};
+use crate::pool::{
+    BackendInfo, BackendKey, NodeIdentity, OpenError, Parameters, PoolMode, Quotas, SessionKey, Settings, StatePolicy,
+};
 use crate::region::RegionId;
 use crate::session::{Core, CoreSettings, Counters, Identity, Login, Output, Outputs, Payload};
 use crate::table::Publisher;
@@ -29,10 +31,12 @@ pub(super) struct Setup {
     pub(super) mode: PoolMode,
     pub(super) source: Source,
     pub(super) size: u32,
+    pub(super) session_state: StatePolicy,
+    pub(super) prepared_statements: usize,
 }
 
 pub(super) fn transaction_mode() -> Setup {
-    Setup { mode: PoolMode::Transaction, source: source(), size: 20 }
+    Setup { mode: PoolMode::Transaction, source: source(), size: 20, session_state: StatePolicy::Pin, prepared_statements: 200 }
 }
 
 pub(super) fn session_mode() -> Setup {
@@ -125,11 +129,15 @@ impl World {
             wait_timeout: Duration::from_secs(120),
             idle_timeout: Duration::from_secs(600),
             lifetime: Duration::from_secs(3600),
+            prepared_statements: setup.prepared_statements,
+            reset_always: false,
             workers: 1,
         };
         let settings = CoreSettings {
             pools,
             parameters: ["domicile.region".to_owned(), "helios.region".to_owned()].into(),
+            session_state: setup.session_state,
+            pin_notice: true,
             nodes: [Some("node-eu".into()), Some("node-us".into())].into(),
         };
         let core =
@@ -241,6 +249,9 @@ impl World {
                 // Bytes that a server sends on its own.
                 let (region, what) = rest.split_once(' ').unwrap();
                 let key = *self.servers.iter().find(|(_, model)| model.region == region).unwrap().0;
+                if what == "timezone" {
+                    self.servers.get_mut(&key).unwrap().reads_configuration("Mars");
+                }
                 let bytes = match what {
                     "row" => backend::data_row_text(Some("x")),
                     "idle" => backend::ready_for_query(TransactionStatus::Idle),

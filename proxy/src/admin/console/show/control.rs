@@ -10,7 +10,7 @@ use super::Row;
 use super::pools::mode;
 use crate::config::{AuthMethod, Buffers, LogFormat};
 use crate::policy::{NoRegion, Unbound};
-use crate::pool::SlotReport;
+use crate::pool::{SlotReport, StatePolicy};
 use crate::session::Report;
 
 pub(super) fn lists(facts: &Facts<'_>) -> Vec<Row> {
@@ -113,12 +113,19 @@ pub(super) fn config(facts: &Facts<'_>) -> Vec<Row> {
         LogFormat::Text => "text",
         LogFormat::Json => "json",
     };
+    let session_state = match config.session_state {
+        StatePolicy::Pin => "pin",
+        StatePolicy::Refuse => "refuse",
+        StatePolicy::Allow => "allow",
+    };
     let audit = config.audit_file.as_ref().map(|file| file.display());
     // Key, value, default, whether a reload changes it.
     let options = [
         ("listen", listen, "127.0.0.1:6432", false),
         ("workers", workers.to_string(), "0", false),
         ("pool_mode", mode(config.pool_mode).to_owned(), "transaction", true),
+        ("session_state", session_state.to_owned(), "pin", true),
+        ("pin_notice", config.pin_notice.to_string(), "true", true),
         ("auth.method", method.to_owned(), "scram-sha-256", true),
         ("auth.backend_cleartext", config.auth.backend_cleartext.to_string(), "false", true),
         ("residency.parameters", list(residency.parameters.iter()), "domicile.region,helios.region", true),
@@ -134,6 +141,8 @@ pub(super) fn config(facts: &Facts<'_>) -> Vec<Row> {
         ("pools.idle_timeout", duration(pools.idle_timeout), "600s", true),
         ("pools.lifetime", duration(pools.lifetime), "3600s", true),
         ("pools.connect_timeout", duration(pools.connect_timeout), "5s", true),
+        ("pools.prepared_statements", pools.prepared_statements.to_string(), "200", true),
+        ("pools.reset_always", pools.reset_always.to_string(), "false", true),
         ("limits.login_timeout", duration(limits.login_timeout), "60s", true),
         ("limits.max_clients", shown(limits.max_clients), "", true),
         ("limits.drain_timeout", duration(limits.drain_timeout), "60s", true),
@@ -147,6 +156,7 @@ pub(super) fn config(facts: &Facts<'_>) -> Vec<Row> {
         ("audit.file", shown(audit), "", true),
         // By PgBouncer's names; 0 is no bound.
         ("max_client_conn", limits.max_clients.unwrap_or(0).to_string(), "0", true),
+        ("max_prepared_statements", pools.prepared_statements.to_string(), "200", true),
         ("max_user_connections", "0".to_owned(), "0", false),
         ("default_pool_size", pools.size.to_string(), "20", true),
         ("stats_period", PERIOD.as_secs().to_string(), "60", false),
