@@ -3,7 +3,7 @@
 use domicile_tests::client::{Client, Login};
 use domicile_tests::message as m;
 use domicile_tests::process::free_port;
-use domicile_tests::proxy::Proxy;
+use domicile_tests::proxy::{Configuration, Proxy};
 
 use crate::world::{start, world};
 
@@ -188,9 +188,9 @@ fn a_pipeline_is_refused_up_to_its_sync() {
 }
 
 #[test]
-fn what_transaction_mode_cannot_keep_is_refused_with_a_hint() {
+fn what_transaction_mode_cannot_keep_can_be_refused() {
     let Some(world) = world() else { return };
-    let proxy = start(&world.configuration());
+    let proxy = start(&Configuration { top: "session_state = \"refuse\"".to_owned(), ..world.configuration() });
     let mut client = proxy.connect();
     client.query("SET helios.region = 'eu-west'");
     for text in [
@@ -205,4 +205,23 @@ fn what_transaction_mode_cannot_keep_is_refused_with_a_hint() {
         assert!(said.sqlstate() == "0A000" && said.status() == 'I' && !hint.is_empty(), "{text}: {said}");
     }
     check(&mut client, &[(NODE, FROM_EU)]);
+}
+
+#[test]
+fn a_session_keeps_its_backend_when_it_leaves_something_there() {
+    let Some(world) = world() else { return };
+    let proxy = start(&Configuration { pools: "size = 1\nwait_timeout = \"300ms\"\n".to_owned(), ..world.configuration() });
+    let (mut keeper, mut other) = (proxy.connect(), proxy.connect());
+    for client in [&mut keeper, &mut other] {
+        client.query("SET helios.region = 'eu-west'");
+    }
+    keeper.query("SET DateStyle = 'German'");
+    check(&mut other, &[("SHOW DateStyle", "T DateStyle / D ISO, MDY / C SHOW / Z I")]);
+    check(&mut keeper, &[("SHOW DateStyle", "T DateStyle / D German, DMY / C SHOW / Z I")]);
+    let said = keeper.query("CREATE TEMPORARY TABLE t AS SELECT 7 AS a").to_string();
+    assert!(said.contains("N NOTICE 00000 this session keeps its server connection from now on: temporary table"), "{said}");
+    check(&mut keeper, &[("SELECT a FROM t", "T a / D 7 / C SELECT 1 / Z I")]);
+    assert_eq!(other.query("SELECT 1").sqlstate(), "53300");
+    check(&mut keeper, &[("DISCARD ALL", "C DISCARD ALL / Z I")]);
+    check(&mut other, &[("SELECT to_regclass('pg_temp.t')", "T to_regclass / D NULL / C SELECT 1 / Z I")]);
 }

@@ -21,6 +21,8 @@ use crate::transcript::Transcript;
 pub struct Configuration {
     /// `transaction` or `session`.
     pub pool_mode: &'static str,
+    /// Further lines before the first table.
+    pub top: String,
     /// The lines of `[pools]`.
     pub pools: String,
     /// `[auth] method`.
@@ -42,6 +44,7 @@ impl Configuration {
             |(region, name, address): &(&str, &str, SocketAddr)| ((*region).to_owned(), (*name).to_owned(), address.to_string());
         Self {
             pool_mode: "transaction",
+            top: String::new(),
             pools: "size = 10\n".to_owned(),
             method: "scram-sha-256",
             users: vec![("postgres".to_owned(), "postgres".to_owned())],
@@ -61,9 +64,9 @@ impl Configuration {
         };
         let nodes: String = self.nodes.iter().map(node).collect();
         format!(
-            "listen = [\"{listen}\"]\nworkers = 2\npool_mode = \"{}\"\n[auth]\nmethod = \"{}\"\nusers = \"users.txt\"\n\
+            "listen = [\"{listen}\"]\nworkers = 2\npool_mode = \"{}\"\n{}\n[auth]\nmethod = \"{}\"\nusers = \"users.txt\"\n\
              [pools]\n{}[http]\nlisten = \"{http}\"\n[residency]\n{}\n{regions}{nodes}{}",
-            self.pool_mode, self.method, self.pools, self.residency, self.more
+            self.pool_mode, self.top, self.method, self.pools, self.residency, self.more
         )
     }
 }
