@@ -34,7 +34,7 @@ pub use order::{Checkout, Farewell, Order, PoolMode, Settings, StatePolicy, Wait
 pub use owed::{Effect, Kind, OwedReplies, Progress, Reply, Rule, Script, Unexpected};
 pub use pause::{Pauses, Scope};
 pub use pools::{PoolIndex, Pools};
-pub use prepared::{Description, PreparedStatement, PreparedStatements, Standing, StatementDigest};
+pub use prepared::{Description, PreparedStatement, PreparedStatements, Standing, StatementDigest, UnnamedStatement};
 pub use quota::Quotas;
 pub use report::{BackendReport, PastReport, PoolReport, SlotReport, session_id, worker_of};
 pub use tally::Tally;

@@ -90,6 +90,8 @@ pub struct Reply {
     pub kind: Kind,
     /// What becomes of the answer.
     pub rule: Rule,
+    /// Whoever asked has made a note that stands or falls with the answer.
+    pub noted: bool,
 }
 
 /// What a message of the backend means for the queue.

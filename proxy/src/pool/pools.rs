@@ -280,7 +280,7 @@ impl Pools {
             backend.dirty = false;
             backend.prepared.clear();
             // A clean bill for the statement: only its ReadyForQuery `I` without an error makes the backend idle again.
-            let reply = Reply { session: None, kind: Kind::Query, rule: Rule::Swallow };
+            let reply = Reply { session: None, kind: Kind::Query, rule: Rule::Swallow, noted: false };
             let counts = backend.owed.push(reply);
             debug_assert!(counts, "a backend at rest is neither skipping nor copying");
             self.orders.push(Order::Reset(key));

@@ -25,6 +25,8 @@ pub enum Standing {
     Ready,
     /// A Parse is on its way whose outcome is not known yet.
     Uncertain,
+    /// It is there, and must be made anew: what it refers to has changed.
+    Stale,
 }
 
 /// One statement.
@@ -36,6 +38,7 @@ pub struct PreparedStatement {
     bytes: usize,
     /// What it returns, once it has been described.
     pub description: Option<Description>,
+    stale: bool,
 }
 
 /// The statements of one backend.
@@ -43,7 +46,7 @@ pub struct PreparedStatement {
 pub struct PreparedStatements {
     named: LruCache<StatementDigest, PreparedStatement>,
     bytes: usize,
-    unnamed: Option<(StatementDigest, PreparedStatement)>,
+    unnamed: Option<UnnamedStatement>,
     /// Syncs and Queries that have been sent: units of the extended protocol are numbered by them.
     unit: u32,
 }
@@ -54,26 +57,32 @@ impl Default for PreparedStatements {
     }
 }
 
-impl PreparedStatement {
-    fn standing(&self, unit: u32) -> Standing {
-        match self.sent_in {
-            None => Standing::Ready,
-            Some(sent_in) if sent_in == unit => Standing::Ready,
-            Some(_) => Standing::Uncertain,
-        }
-    }
+/// The unnamed statement of a backend.
+#[derive(Clone, Copy, Debug)]
+pub struct UnnamedStatement {
+    digest: StatementDigest,
+    sent_in: Option<u32>,
+}
+
+/// The standing of a statement whose Parse was sent in a unit; `None`: and answered.
+fn standing(sent_in: Option<u32>, unit: u32) -> Standing {
+    if sent_in.is_none_or(|sent_in| sent_in == unit) { Standing::Ready } else { Standing::Uncertain }
 }
 
 impl PreparedStatements {
     /// What is known of a named statement; it counts as used.
     pub fn standing(&mut self, digest: StatementDigest) -> Standing {
-        self.named.get(&digest).map_or(Standing::Absent, |statement| statement.standing(self.unit))
+        match self.named.get(&digest) {
+            None => Standing::Absent,
+            Some(statement) if statement.stale && statement.sent_in.is_none() => Standing::Stale,
+            Some(statement) => standing(statement.sent_in, self.unit),
+        }
     }
 
     /// What is known of the unnamed statement.
     pub fn unnamed_standing(&self, digest: StatementDigest) -> Standing {
         match &self.unnamed {
-            Some((known, statement)) if *known == digest => statement.standing(self.unit),
+            Some(UnnamedStatement { digest: known, sent_in }) if *known == digest => standing(*sent_in, self.unit),
             Some(_) | None => Standing::Absent,
         }
     }
@@ -81,11 +90,6 @@ impl PreparedStatements {
     /// A named statement.
     pub fn get(&mut self, digest: StatementDigest) -> Option<&mut PreparedStatement> {
         self.named.get_mut(&digest)
-    }
-
-    /// The unnamed statement, if it is this one.
-    pub fn get_unnamed(&mut self, digest: StatementDigest) -> Option<&mut PreparedStatement> {
-        self.unnamed.as_mut().filter(|(known, _)| *known == digest).map(|(_, statement)| statement)
     }
 
     /// The statement that has to be closed before one more of `bytes` is made, if there are `count_max`, or too many bytes. Taken out
@@ -97,8 +101,12 @@ impl PreparedStatements {
         Some((digest, statement))
     }
 
-    /// A statement is where it was: what was to take it away has not been carried out.
+    /// A statement is where it was: what was to take it away has not been carried out, so its own Parse has been.
     pub fn restore(&mut self, digest: StatementDigest, statement: PreparedStatement) {
+        self.put(digest, PreparedStatement { sent_in: None, ..statement });
+    }
+
+    fn put(&mut self, digest: StatementDigest, statement: PreparedStatement) {
         self.bytes += statement.bytes;
         if let Some(replaced) = self.named.put(digest, statement) {
             self.bytes = self.bytes.saturating_sub(replaced.bytes);
@@ -107,12 +115,17 @@ impl PreparedStatements {
 
     /// A Parse of a named statement has been sent.
     pub fn sent(&mut self, digest: StatementDigest, bytes: usize) {
-        self.restore(digest, PreparedStatement { sent_in: Some(self.unit), bytes, description: None });
+        self.put(digest, PreparedStatement { sent_in: Some(self.unit), bytes, description: None, stale: false });
     }
 
-    /// A Parse of the unnamed statement has been sent.
-    pub fn sent_unnamed(&mut self, digest: StatementDigest) {
-        self.unnamed = Some((digest, PreparedStatement { sent_in: Some(self.unit), bytes: 0, description: None }));
+    /// A Parse of the unnamed statement has been sent. Returns the one that it replaces, for [`Self::restore_unnamed`].
+    pub fn sent_unnamed(&mut self, digest: StatementDigest) -> Option<UnnamedStatement> {
+        self.unnamed.replace(UnnamedStatement { digest, sent_in: Some(self.unit) })
+    }
+
+    /// The unnamed statement is the one that was there before: the Parse of another has not been carried out.
+    pub fn restore_unnamed(&mut self, statement: Option<UnnamedStatement>) {
+        self.unnamed = statement.map(|statement| UnnamedStatement { sent_in: None, ..statement });
     }
 
     /// The Parse of a named statement has been answered.
@@ -124,12 +137,12 @@ impl PreparedStatements {
 
     /// The Parse of the unnamed statement has been answered.
     pub fn parsed_unnamed(&mut self, digest: StatementDigest) {
-        if let Some(statement) = self.get_unnamed(digest) {
+        if let Some(statement) = self.unnamed.as_mut().filter(|statement| statement.digest == digest) {
             statement.sent_in = None;
         }
     }
 
-    /// A named statement is not there: its Parse failed or was skipped, or it has been closed.
+    /// A named statement is not there: its Parse failed or was skipped, or it has been closed. [`Self::restore`] puts it back.
     pub fn forget(&mut self, digest: StatementDigest) -> Option<PreparedStatement> {
         let forgotten = self.named.pop(&digest)?;
         self.bytes = self.bytes.saturating_sub(forgotten.bytes);
@@ -138,6 +151,12 @@ impl PreparedStatements {
 
     /// What the unnamed statement is, is not known any more.
     pub fn forget_unnamed(&mut self) {
+        self.unnamed = None;
+    }
+
+    /// Something has changed that makes the server refuse a statement: each is made anew before its next use.
+    pub fn doubt(&mut self) {
+        self.named.iter_mut().for_each(|(_, statement)| statement.stale = true);
         self.unnamed = None;
     }
 
@@ -192,7 +211,7 @@ mod tests {
     #[test]
     fn the_unnamed_statement_is_the_one_that_was_parsed_last_and_ends_with_a_query() {
         let mut statements = PreparedStatements::default();
-        statements.sent_unnamed(digest(1));
+        assert!(statements.sent_unnamed(digest(1)).is_none());
         statements.parsed_unnamed(digest(1));
         assert_eq!(statements.unnamed_standing(digest(1)), Standing::Ready);
         assert_eq!(statements.unnamed_standing(digest(2)), Standing::Absent);
@@ -200,6 +219,18 @@ mod tests {
         assert_eq!(statements.unnamed_standing(digest(1)), Standing::Ready);
         statements.unit_ends(true);
         assert_eq!(statements.unnamed_standing(digest(1)), Standing::Absent);
+    }
+
+    #[test]
+    fn what_is_in_doubt_is_made_anew() {
+        let mut statements = PreparedStatements::default();
+        statements.sent(digest(1), 10);
+        statements.parsed(digest(1));
+        statements.doubt();
+        assert_eq!(statements.standing(digest(1)), Standing::Stale);
+        statements.forget(digest(1));
+        statements.sent(digest(1), 10);
+        assert_eq!(statements.standing(digest(1)), Standing::Ready);
     }
 
     #[test]

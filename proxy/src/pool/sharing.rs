@@ -13,6 +13,8 @@ impl Pools {
         let Some(backend) = self.get(key) else { return };
         backend.state = State::Moving;
         let (info, opened_at, index) = (backend.info(), backend.opened_at, backend.pool);
+        // Workers number unnamed statements each for itself.
+        backend.prepared.forget_unnamed();
         let (initial, prepared) = (backend.initial.clone(), mem::take(&mut backend.prepared));
         let Some(pool) = self.pool(index) else { return };
         let moved = MovedBackend { key: pool.key.clone(), info, opened_at, initial, prepared };

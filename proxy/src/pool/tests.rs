@@ -111,7 +111,7 @@ fn backend(index: u32) -> BackendKey {
 }
 
 fn reply(kind: Kind) -> Reply {
-    Reply { session: Some(session(1)), kind, rule: Rule::Forward }
+    Reply { session: Some(session(1)), kind, rule: Rule::Forward, noted: false }
 }
 
 #[test]

@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use memchr::memmem;
+
 use super::client::{Preamble, Session, Wait};
 use super::output::{Feed, Output, Outputs, Payload, farewell, tell};
 use super::settings::restore_refusal;
@@ -24,9 +26,12 @@ impl From<Malformed> for Broken {
     }
 }
 
-/// Which messages are read whole: those that the core looks into, and those that are small anyway.
-fn mode(message: u8, body_len: usize) -> Result<Mode, Broken> {
+/// Which messages are read whole: those that the core looks into, and those that are small anyway. `describes`: the next reply is a
+/// Describe whose result is to be remembered.
+fn mode(message: u8, body_len: usize, describes: bool) -> Result<Mode, Broken> {
     match message {
+        tag::ERROR_RESPONSE if body_len <= BACKEND_MESSAGE_BYTES_MAX => Ok(Mode::Gather),
+        tag::ROW_DESCRIPTION if describes && body_len <= BACKEND_MESSAGE_BYTES_MAX => Ok(Mode::Gather),
         tag::READY_FOR_QUERY
         | tag::COMMAND_COMPLETE
         | tag::PARAMETER_STATUS
@@ -72,7 +77,8 @@ impl Core {
         let mut at = 0;
         loop {
             let Some(found) = self.common.pools.get(key) else { return };
-            let frame = match found.splitter.next(chunk, &mut at, mode) {
+            let describes = found.owed.front().is_some_and(|reply| reply.kind == Kind::Describe && reply.noted);
+            let frame = match found.splitter.next(chunk, &mut at, |message, body_len| mode(message, body_len, describes)) {
                 Ok(Some(frame)) => frame,
                 Ok(None) => return,
                 Err(Broken) => return self.backend_broke_protocol(key, out),
@@ -104,7 +110,7 @@ impl Core {
                 Event::None => {}
                 Event::Advanced => {
                     self.common.emit_local(&mut self.sessions, key, out);
-                    if let Route::To(session) = route
+                    if let Some(State::Bound(session)) = self.common.pools.get(key).map(|found| found.state())
                         && let Some(session) = self.sessions.get(session)
                         && session.wait == Wait::Quiet
                         && session.is_quiet()
@@ -246,8 +252,11 @@ impl Common {
                 Ok((route, Event::Advanced))
             }
             Progress::Ends => {
-                let Some(Reply { kind, rule, .. }) = found.owed.pop() else { return Err(Broken) };
+                let Some(Reply { kind, rule, noted, .. }) = found.owed.pop() else { return Err(Broken) };
                 session.owed = session.owed.saturating_sub(1);
+                if noted {
+                    session.settle_note(found, body);
+                }
                 if message != tag::READY_FOR_QUERY {
                     if kind == Kind::Execute {
                         note_completion(found, session, message, body);
@@ -265,8 +274,12 @@ impl Common {
             Progress::Fails => {
                 let failed = found.owed.fail();
                 session.owed = session.owed.saturating_sub(failed.len());
+                let noted = failed.iter().filter(|reply| reply.noted).count();
+                let first_failed = failed.first().is_some_and(|reply| reply.noted);
+                session.undo_notes(found, noted, first_failed);
                 session.unit.failed = true;
                 session.told_fatal |= ends_connection(body);
+                doubt_statements(found, body);
                 if found.owed.is_skipping() {
                     session.unit.skip = true;
                 }
@@ -344,9 +357,12 @@ impl Common {
                 (Kind::CopyEnd, ..) => {}
                 _ => return,
             }
-            let done = found.owed.pop().and_then(|reply| reply.session);
-            if let Some(session) = done.and_then(|owner| sessions.get(owner)) {
+            let Some(done) = found.owed.pop() else { return };
+            if let Some(session) = done.session.and_then(|owner| sessions.get(owner)) {
                 session.owed = session.owed.saturating_sub(1);
+                if done.noted {
+                    session.settle_note(found, b"");
+                }
             }
         }
     }
@@ -387,11 +403,11 @@ impl Common {
     }
 
     /// Nothing may be owed any more: the backend goes back if it can, and a session that waited for quiet goes on.
-    fn pause_between(&mut self, session: &mut Session) {
+    pub(super) fn pause_between(&mut self, session: &mut Session) {
         if !session.is_quiet() {
             return;
         }
-        let keeps = session.keeps_backend(self.settings.pools.mode) && !self.draining;
+        let keeps = session.keeps_backend() && !self.draining;
         if session.backend.is_some() && session.is_settled() && !keeps {
             if let Some(key) = session.backend.take() {
                 self.pools.release(key, self.now);
@@ -432,7 +448,7 @@ impl Common {
                 session.preamble_failed = true;
                 session.status = TransactionStatus::Failed;
                 session.shadow = status != TransactionStatus::Failed;
-                if status == TransactionStatus::Idle && !session.keeps_backend(self.settings.pools.mode) {
+                if status == TransactionStatus::Idle && !session.keeps_backend() {
                     session.backend = None;
                     self.pools.release(key, self.now);
                 }
@@ -441,7 +457,7 @@ impl Common {
                 session.region.rollback();
                 session.shadow = false;
                 session.status = status;
-                if !chain && !session.keeps_backend(self.settings.pools.mode) && status == TransactionStatus::Idle {
+                if !chain && !session.keeps_backend() && status == TransactionStatus::Idle {
                     session.backend = None;
                     self.pools.release(key, self.now);
                 }
@@ -475,6 +491,20 @@ pub(super) fn apply(session: &mut Session, effect: &Effect, body: &[u8]) {
         Effect::RollbackTo(name) => session.region.rollback_to(name),
         Effect::Set(region, local) => session.region.set(region.clone(), *local),
         Effect::Deallocate(name) => session.deallocate(name.as_deref()),
+    }
+}
+
+/// Some errors say that a prepared statement is not what it was.
+fn doubt_statements(found: &mut Backend, error: &[u8]) {
+    if found.prepared.is_empty() {
+        return;
+    }
+    // The routine (field R) tells this 0A000 from others; see the chapter "Error and Notice Message Fields".
+    let is_stale = memmem::find(error, b"\0C0A000\0").is_some() && memmem::find(error, b"\0RRevalidateCachedQuery\0").is_some();
+    if is_stale {
+        found.prepared.doubt();
+    } else if memmem::find(error, b"\0C26000\0").is_some() && memmem::find(error, b"\"domicile_").is_some() {
+        found.prepared.clear();
     }
 }
 

@@ -1,6 +1,6 @@
 //! One client's session: all that is remembered between two of its messages.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -9,12 +9,13 @@ use bytes::Bytes;
 use super::local::LocalStatement;
 use super::output::{Identity, Login};
 use super::pin::Pin;
+use super::prepared::{Note, SessionStatements};
 use super::region::RegionTrack;
 use super::report::Watch;
 use super::{Outputs, Refusal};
 use crate::limits::SESSION_HELD_BYTES_MAX;
 use crate::policy::Grant;
-use crate::pool::{BackendKey, Parameters, PoolIndex, SessionKey};
+use crate::pool::{BackendKey, Parameters, PoolIndex, PoolMode, SessionKey};
 use crate::region::RegionId;
 use crate::wire::{Splitter, TransactionStatus};
 
@@ -56,11 +57,16 @@ pub(super) struct Unit {
     pub(super) failed: bool,
     /// The end of a transaction in it may change the region: nothing that needs a backend may follow.
     pub(super) region_ends: bool,
+    /// A step with a named statement has been taken in it, or with the unnamed one.
+    pub(super) named: bool,
+    pub(super) unnamed: bool,
 }
 
 /// A client whose login is over.
 pub(super) struct Session {
     pub(super) key: SessionKey,
+    /// How long it keeps its backends: as the configuration said when it began.
+    pub(super) mode: PoolMode,
     pub(super) identity: Identity,
     /// The settings as the client knows them.
     pub(super) told: Arc<Parameters>,
@@ -115,6 +121,10 @@ pub(super) struct Session {
 
     /// Statements and portals that the proxy answers itself.
     pub(super) local: Option<Box<Local>>,
+    /// Prepared statements in transaction mode.
+    pub(super) statements: Option<Box<SessionStatements>>,
+    /// Steps with them that may still fail, oldest first.
+    pub(super) notes: VecDeque<Note>,
     /// For reports.
     pub(super) watch: Watch,
 }
@@ -133,9 +143,10 @@ pub(super) struct Local {
 }
 
 impl Session {
-    pub(super) fn new(key: SessionKey, login: Login) -> Self {
+    pub(super) fn new(key: SessionKey, login: Login, mode: PoolMode) -> Self {
         Self {
             key,
+            mode,
             identity: login.identity,
             told: login.told,
             start_settings: None,
@@ -165,8 +176,16 @@ impl Session {
             preamble_failed: false,
             after_preamble: None,
             local: None,
+            statements: None,
+            notes: VecDeque::new(),
             watch: Watch::default(),
         }
+    }
+
+    /// A statement of the client has come to its backend.
+    pub(super) fn is_used(&mut self) {
+        self.fresh = false;
+        self.unit.touched = true;
     }
 
     /// Whether every reply has been given: the status is known.
@@ -220,7 +239,8 @@ impl Session {
 
     /// Whether there is a prepared statement of this name that the backend knows nothing of.
     pub(super) fn has_statement(&self, name: &[u8]) -> bool {
-        self.local.as_ref().is_some_and(|local| local.statements.contains_key(name))
+        let is_local = self.local.as_ref().is_some_and(|local| local.statements.contains_key(name));
+        is_local || self.statements.as_ref().is_some_and(|statements| statements.get(name).is_some())
     }
 
     /// DEALLOCATE of such a statement, or of all of them.
@@ -229,6 +249,12 @@ impl Session {
             match name {
                 Some(name) => drop(local.statements.remove(name.as_bytes())),
                 None => local.statements.clear(),
+            }
+        }
+        if let Some(statements) = &mut self.statements {
+            match name {
+                Some(name) => drop(statements.remove(name.as_bytes())),
+                None => statements.clear(),
             }
         }
     }

@@ -10,7 +10,7 @@ use super::output::Outputs;
 use super::pin::Cause;
 use super::{Common, Refusal};
 use crate::limits::{LOCAL_STATEMENT_BYTES_MAX, LOCAL_STATEMENTS_MAX};
-use crate::pool::{Kind, PoolMode, Rule};
+use crate::pool::{Kind, Rule};
 use crate::sql::{self, Reading};
 use crate::wire::frontend::Target;
 use crate::wire::{SqlState, TransactionStatus, backend, frontend, tag};
@@ -19,10 +19,11 @@ impl Common {
     /// Parse.
     pub(super) fn parse(&mut self, session: &mut Session, body: &[u8], out: &mut Outputs) -> Verdict {
         let Ok(fields) = frontend::parse_fields(body) else { return self.malformed(session, out) };
-        if !fields.name.is_empty() && session.local_statement(fields.name).is_some() {
-            let name = String::from_utf8_lossy(fields.name);
-            let text = format!("prepared statement \"{name}\" already exists");
-            return self.fail_unit(session, &Refusal::new(SqlState::DUPLICATE_PREPARED_STATEMENT, text), out);
+        if !fields.name.is_empty() && session.names_are_unsettled() {
+            return self.hold_until_quiet(session, out);
+        }
+        if !fields.name.is_empty() && session.has_statement(fields.name) {
+            return self.fail_unit(session, &Refusal::duplicate_statement(fields.name), out);
         }
         let mut leaves = None;
         match self.sql.read(fields.text) {
@@ -56,8 +57,9 @@ impl Common {
                 }
             },
         }
-        if self.settings.pools.mode == PoolMode::Transaction && !fields.name.is_empty() {
-            return self.fail_unit(session, &Refusal::session_state("named prepared statements are"), out);
+        if session.maps_statements() {
+            let definition = body.get(fields.name.len() + 1..).unwrap_or_default();
+            return self.prepare(session, &fields, definition, leaves, out);
         }
         let verdict = self.pass(session, Kind::Parse, "Parse", out);
         if matches!(verdict, Verdict::Forward) {
@@ -86,6 +88,9 @@ impl Common {
         if text.len() > LOCAL_STATEMENT_BYTES_MAX {
             return self.fail_unit(session, &too_many("bytes in a prepared statement"), out);
         }
+        if let Some(statements) = session.statements.as_mut().filter(|_| name.is_empty()) {
+            statements.drop_unnamed();
+        }
         let local = session.local.get_or_insert_default();
         if local.statements.len() >= LOCAL_STATEMENTS_MAX && !local.statements.contains_key(name) {
             return self.fail_unit(session, &too_many("prepared statements"), out);
@@ -99,6 +104,9 @@ impl Common {
     pub(super) fn bind(&mut self, session: &mut Session, message: &Message<'_>, out: &mut Outputs) -> Verdict {
         let Some(names) = frontend::bind_names(message.body) else { return self.malformed(session, out) };
         let Some(statement) = session.local_statement(names.statement) else {
+            if session.maps_statements() {
+                return self.bind_prepared(session, message, &names, out);
+            }
             let verdict = self.pass(session, Kind::Bind, "Bind", out);
             if matches!(verdict, Verdict::Forward) {
                 drop_portal(session, names.portal);
@@ -141,7 +149,15 @@ impl Common {
             Target::Statement => session.local_statement(name),
             Target::Portal => session.local_portal(name),
         };
-        let Some(statement) = statement else { return self.pass(session, Kind::Describe, "Describe", out) };
+        let Some(statement) = statement else {
+            if session.maps_statements() && target == Target::Statement {
+                return self.describe_prepared(session, name, out);
+            }
+            if session.maps_statements() {
+                return self.describe_portal(session, name, out);
+            }
+            return self.pass(session, Kind::Describe, "Describe", out);
+        };
         let parameters = matches!(target, Target::Statement).then(backend::parameter_description_empty);
         let rows =
             column(statement.kind.as_ref()).map_or_else(backend::no_data, |column| backend::row_description_text(column, 0));
@@ -165,6 +181,13 @@ impl Common {
             Target::Statement => local.statements.remove(name),
             Target::Portal => local.portals.remove(name),
         });
+        if local.is_none()
+            && session.maps_statements()
+            && target == Target::Statement
+            && let Some(verdict) = self.close_prepared(session, name, out)
+        {
+            return verdict;
+        }
         // Closing what does not exist is no error, so without a backend there is nothing to ask for.
         if local.is_some() || session.backend.is_none() {
             self.answer(session, backend::close_complete(), out);
@@ -188,7 +211,9 @@ impl Common {
             }
             Some(_) | None => {
                 self.settle_unit(session);
-                self.ready(session, out)
+                let verdict = self.ready(session, out);
+                self.pause_between(session);
+                verdict
             }
         }
     }
@@ -212,8 +237,7 @@ impl Common {
     fn pass(&mut self, session: &mut Session, kind: Kind, message: &'static str, out: &mut Outputs) -> Verdict {
         match self.gate(session, message, out) {
             Gate::Open(backend) => {
-                session.fresh = false;
-                session.unit.touched = true;
+                session.is_used();
                 self.note_sent(session, backend, Some((kind, Rule::Forward)));
                 Verdict::Forward
             }

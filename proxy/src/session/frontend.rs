@@ -15,6 +15,8 @@ use crate::wire::{Frame, Malformed, Mode, frontend};
 pub(super) enum Verdict {
     /// It goes to the session's backend as it is.
     Forward,
+    /// It goes to the session's backend, with another head in place of the header and the first bytes of its body.
+    Rename { head: Bytes, from: usize },
     /// It has been dealt with, or is dropped.
     Done,
     /// It has to wait, and everything behind it.
@@ -32,6 +34,8 @@ pub(super) struct Message<'a> {
     pub(super) tag: u8,
     /// Without the header.
     pub(super) body: &'a [u8],
+    /// Bytes that the whole body has.
+    pub(super) len: usize,
     /// The body is all there.
     pub(super) complete: bool,
 }
@@ -63,6 +67,15 @@ fn mode(message: u8, body_len: usize) -> Result<Mode, Refused> {
     if body_len > bytes_max { Err(Refused::Length) } else { Ok(mode) }
 }
 
+/// Bytes of a message's type and length.
+const HEADER_BYTES: usize = 5;
+
+/// Bytes of the body of a message, as its header says.
+fn announced_len(message: &[u8]) -> usize {
+    let length = message.get(1..).and_then(<[u8]>::first_chunk).map_or(0, |length| u32::from_be_bytes(*length));
+    (length as usize).saturating_sub(4)
+}
+
 impl Refused {
     fn refusal(&self) -> Refusal {
         match self {
@@ -83,7 +96,7 @@ impl Common {
                 Ok(None) => return false,
                 Err(refused) => return self.broken(session, &refused.refusal(), out),
             };
-            let gathered: Bytes;
+            let mut gathered = Bytes::new();
             let (tag, message, complete, range) = match frame {
                 Frame::Whole { tag, range } => (tag, &bytes[range.clone()], true, Some(range)),
                 Frame::Head { tag, range, .. } => (tag, &bytes[range.clone()], false, Some(range)),
@@ -107,15 +120,27 @@ impl Common {
                 }
             };
             let body = message.get(5..).unwrap_or_default();
-            match self.message(session, &Message { tag, body, complete }, out) {
-                Verdict::Forward => {
+            let len = announced_len(message);
+            let verdict = self.message(session, &Message { tag, body, len, complete }, out);
+            let skip = match &verdict {
+                Verdict::Rename { from, .. } => HEADER_BYTES + from,
+                _ => 0,
+            };
+            match verdict {
+                Verdict::Forward | Verdict::Rename { .. } => {
                     session.streaming = !complete;
                     let Some(backend) = session.backend else {
                         return self.broken(session, &Refusal::internal("a message to forward and no backend"), out);
                     };
+                    if let Verdict::Rename { head, .. } = verdict {
+                        out.push(Output::ToBackend(backend, Payload::Owned(head)));
+                    }
                     match range {
-                        Some(range) => feed.to_backend(backend, range, out),
-                        None => out.push(Output::ToBackend(backend, Payload::Owned(Bytes::copy_from_slice(message)))),
+                        Some(range) if skip < range.len() => feed.to_backend(backend, range.start + skip..range.end, out),
+                        None if skip < gathered.len() => {
+                            out.push(Output::ToBackend(backend, Payload::Owned(gathered.slice(skip..))))
+                        }
+                        Some(_) | None => {}
                     }
                 }
                 Verdict::Done => session.streaming = false,

@@ -6,6 +6,7 @@
 use super::client::{Preamble, Session, Wait};
 use super::counters::Outcome;
 use super::output::{AuditRecord, Output, Outputs, Payload};
+use super::prepared::Note;
 use super::region::RegionTrack;
 use super::{Common, Refusal};
 use crate::policy::{Denial, Requirement, Subject};
@@ -93,6 +94,7 @@ impl Common {
                     Some(Checkout::Bound(key)) => {
                         session.backend = Some(key);
                         session.unmet = true;
+                        self.lent(session, key);
                         key
                     }
                     Some(Checkout::Waiting) => return Gate::Hold(Wait::Backend),
@@ -214,22 +216,53 @@ impl Common {
         out.push(Output::ToBackend(key, Payload::Owned(bytes)));
     }
 
+    /// Sends a step that stands or falls with its reply.
+    #[expect(clippy::too_many_arguments, reason = "what is sent, what it asks for, and what it changes belong together")]
+    pub(super) fn send_step(
+        &mut self,
+        session: &mut Session,
+        key: BackendKey,
+        bytes: bytes::Bytes,
+        kind: Kind,
+        rule: Rule,
+        note: Note,
+        out: &mut Outputs,
+    ) {
+        self.note_step(session, key, kind, rule, note);
+        out.push(Output::ToBackend(key, Payload::Owned(bytes)));
+    }
+
+    /// Notes that such a step goes to the session's backend.
+    pub(super) fn note_step(&mut self, session: &mut Session, key: BackendKey, kind: Kind, rule: Rule, note: Note) {
+        if self.owe(session, key, Some((kind, rule)), true) {
+            session.note(note);
+        }
+    }
+
     /// Notes that something goes to the session's backend, and what it asks for. False: the server will ignore it.
     pub(super) fn note_sent(&mut self, session: &mut Session, key: BackendKey, asks: Option<(Kind, Rule)>) -> bool {
+        self.owe(session, key, asks, false)
+    }
+
+    fn owe(&mut self, session: &mut Session, key: BackendKey, asks: Option<(Kind, Rule)>, noted: bool) -> bool {
         let Some(backend) = self.pools.get(key) else { return false };
         // An answer of the proxy's own only stands in the queue.
         backend.unflushed |= !matches!(asks, Some((Kind::Local, _)));
         let Some((kind, rule)) = asks else { return true };
         let (first, own) = (backend.owed.is_empty(), matches!(rule, Rule::Swallow));
-        if !backend.owed.push(Reply { session: Some(session.key), kind, rule }) {
+        if !backend.owed.push(Reply { session: Some(session.key), kind, rule, noted }) {
             return false;
         }
         backend.was_asked(kind, first, own, self.now);
         session.owed += 1;
         match kind {
-            Kind::Sync => backend.unsynced = false,
+            Kind::Sync => {
+                backend.unsynced = false;
+                backend.prepared.unit_ends(false);
+            }
+            Kind::Query => backend.prepared.unit_ends(true),
             Kind::Parse | Kind::Bind | Kind::Describe | Kind::Execute | Kind::Close => backend.unsynced = true,
-            Kind::Query | Kind::FunctionCall | Kind::CopyEnd | Kind::Local => {}
+            Kind::FunctionCall | Kind::CopyEnd | Kind::Local => {}
         }
         true
     }
@@ -237,7 +270,7 @@ impl Common {
     /// The session and its backend part. A backend that is not at rest is closed by the pool.
     pub(super) fn give_up_backend(&mut self, session: &mut Session, why: &str, out: &mut Outputs) {
         let Some(key) = session.backend.take() else { return };
-        let kept = session.keeps_backend(self.settings.pools.mode);
+        let kept = session.keeps_backend();
         session.pin = None;
         self.pools.release(key, self.now);
         if kept && session.is_quiet() {

@@ -10,6 +10,7 @@ use super::frontend::Verdict;
 use super::gate::Gate;
 use super::output::Outputs;
 use super::plan::{already_warning, joined, none_warning, set_local_warning};
+use super::prepared::Note;
 use super::{Common, client};
 use crate::limits::DEFERRED_STATEMENTS_MAX;
 use crate::pool::{Effect, Kind, Rule, Script};
@@ -236,7 +237,7 @@ impl Common {
     /// What the proxy has prepared is taken from the session; what SQL's PREPARE has made is the backend's.
     fn perform_deallocate(&mut self, session: &mut Session, name: Option<&str>, text: &[u8], out: &mut Outputs) -> Verdict {
         let known = name.is_some_and(|name| session.has_statement(name.as_bytes()));
-        if session.keeps_backend(self.settings.pools.mode) && session.backend.is_some() && !known {
+        if session.keeps_backend() && session.backend.is_some() && !known {
             return self.run_on_backend(session, text, None, out);
         }
         if let Some(name) = name.filter(|_| !known) {
@@ -355,6 +356,14 @@ impl Common {
                 // Behind an error the server skips up to Sync, and so do the proxy's answers.
                 self.note_sent(session, key, Some((Kind::Local, Rule::Emit(bytes))));
             }
+            Some(_) | None => session.tell(bytes, out),
+        }
+    }
+
+    /// Answers the client with a step that stands only if the answer is given.
+    pub(super) fn answer_step(&mut self, session: &mut Session, bytes: bytes::Bytes, note: Note, out: &mut Outputs) {
+        match session.backend {
+            Some(key) if !session.is_quiet() => self.note_step(session, key, Kind::Local, Rule::Emit(bytes), note),
             Some(_) | None => session.tell(bytes, out),
         }
     }

@@ -29,6 +29,8 @@ mod orders;
 mod output;
 mod pin;
 mod plan;
+mod prepare;
+mod prepared;
 mod refusal;
 mod region;
 mod report;
@@ -42,7 +44,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::BytesMut;
 use client::Session;
+use prepared::SharedStatements;
 
 pub use crate::pool::{BackendKey, SessionKey};
 pub use counters::{Counter, Counters, Outcome};
@@ -70,6 +74,9 @@ struct Common {
     sql: sql::Reader,
     pools: Pools,
     counters: Arc<Counters>,
+    shared: SharedStatements,
+    /// Memory that the heads of renamed messages are cut from.
+    scratch: BytesMut,
     now: Instant,
     draining: bool,
     /// Sessions that may look at the bytes they hold.
@@ -151,6 +158,8 @@ impl Core {
             settings,
             policy,
             counters,
+            shared: SharedStatements::default(),
+            scratch: BytesMut::new(),
             now,
             draining: false,
             resumable: VecDeque::new(),
@@ -161,7 +170,8 @@ impl Core {
     /// A client whose login is over. Bytes that it sent behind its login follow by [`Core::frontend_received`].
     pub fn client_ready(&mut self, login: Login, now: Instant, out: &mut Outputs) -> SessionKey {
         self.common.now = now;
-        let key = self.sessions.insert(|key| Session::new(key, login));
+        let mode = self.common.settings.pools.mode;
+        let key = self.sessions.insert(|key| Session::new(key, login, mode));
         self.common.counters.sessions_total.add(1);
         let serial = self.common.counters.sessions_total.get();
         self.common.counters.sessions.set(self.sessions.len() as u64);
@@ -352,6 +362,10 @@ impl Common {
         }
         let held = session.take_held();
         let ended = !held.is_empty() && self.advance(session, &Feed::Held(held), out);
+        if !ended && session.wait == client::Wait::No {
+            // What it waited for may have come to nothing.
+            self.pause_between(session);
+        }
         if session.paused && !session.holds_too_much() {
             session.paused = false;
             out.push(Output::ResumeFrontend(session.key));

@@ -36,6 +36,7 @@ impl Core {
             Some(session) if session.wait == Wait::Backend => {
                 session.backend = Some(backend);
                 session.unmet = true;
+                self.common.lent(session, backend);
                 self.common.wake(session);
             }
             // It left in the meantime.

@@ -159,15 +159,15 @@ impl Pin {
 
 impl Session {
     /// Whether the session keeps its backend from one transaction to the next.
-    pub(super) fn keeps_backend(&self, mode: PoolMode) -> bool {
-        mode == PoolMode::Session || self.pin.is_some()
+    pub(super) fn keeps_backend(&self) -> bool {
+        self.mode == PoolMode::Session || self.pin.is_some()
     }
 }
 
 impl Common {
     /// Whether a statement that leaves something behind is refused to this session.
     pub(super) fn refuses_state(&self, session: &Session) -> bool {
-        !session.keeps_backend(self.settings.pools.mode) && self.settings.session_state == StatePolicy::Refuse
+        !session.keeps_backend() && self.settings.session_state == StatePolicy::Refuse
     }
 
     /// A statement of the session is about to leave something behind in its backend.
@@ -176,7 +176,7 @@ impl Common {
             backend.dirty = true;
             backend.spoiled |= cause == Cause::Library;
         }
-        if session.keeps_backend(self.settings.pools.mode) || self.settings.session_state != StatePolicy::Pin {
+        if session.keeps_backend() || self.settings.session_state != StatePolicy::Pin {
             return;
         }
         session.pin = Some(Pin { cause, since: self.now });
@@ -195,6 +195,15 @@ impl Common {
         }
     }
 
+    /// A backend has been lent to the session. One that keeps it is not watched in what it does there.
+    pub(super) fn lent(&mut self, session: &Session, key: BackendKey) {
+        if session.mode == PoolMode::Session
+            && let Some(backend) = self.pools.get(key)
+        {
+            backend.dirty = true;
+        }
+    }
+
     /// DISCARD ALL of a session whose backend need not run it: nothing that was made there is kept.
     pub(super) fn discard_all(&mut self, session: &mut Session) {
         session.pin = None;
@@ -207,7 +216,7 @@ impl Common {
     /// Before a statement that reads what the session has left behind, and that has no backend yet: what others have left behind in
     /// the backend that it gets must be gone first.
     pub(super) fn reads_sequence(&self, session: &mut Session, cause: Option<Cause>) {
-        let is_first = session.backend.is_none() && !session.keeps_backend(self.settings.pools.mode);
+        let is_first = session.backend.is_none() && !session.keeps_backend();
         session.forgets_sequences |= is_first && cause == Some(Cause::SequenceRead);
     }
 }

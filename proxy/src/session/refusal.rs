@@ -77,16 +77,36 @@ impl Refusal {
         })
     }
 
+    pub(super) fn duplicate_statement(name: &[u8]) -> Self {
+        let text = format!("prepared statement \"{}\" already exists", String::from_utf8_lossy(name));
+        Self::new(SqlState::DUPLICATE_PREPARED_STATEMENT, text)
+    }
+
+    pub(super) fn no_statement(name: &[u8]) -> Self {
+        if name.is_empty() {
+            return Self::new(SqlState::INVALID_SQL_STATEMENT_NAME, "unnamed prepared statement does not exist");
+        }
+        let text = format!("prepared statement \"{}\" does not exist", String::from_utf8_lossy(name));
+        Self::new(SqlState::INVALID_SQL_STATEMENT_NAME, text)
+    }
+
+    /// A backend lacks a statement whose constants were read under settings that the session does not have any more.
+    pub(super) fn parsed_otherwise() -> Self {
+        let text =
+            "the prepared statement was parsed under other settings (DateStyle, IntervalStyle, TimeZone or client_encoding)";
+        Self::new(SqlState::FEATURE_NOT_SUPPORTED, text).with_hint("Prepare it again after changing these settings.")
+    }
+
+    /// In PostgreSQL's words: the statement would return other columns than the client was told.
+    pub(super) fn result_has_changed() -> Self {
+        Self::new(SqlState::FEATURE_NOT_SUPPORTED, "cached plan must not change result type")
+    }
+
     pub(super) fn protocol(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(SqlState::PROTOCOL_VIOLATION, message)
     }
 
     pub(super) fn internal(message: &'static str) -> Self {
         Self::new(SqlState::INTERNAL_ERROR, message)
-    }
-
-    pub(super) fn session_state(what: &'static str) -> Self {
-        Self::new(SqlState::FEATURE_NOT_SUPPORTED, format!("{what} not supported in transaction pooling mode"))
-            .with_hint("Use pool_mode = \"session\".")
     }
 }

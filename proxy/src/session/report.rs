@@ -242,7 +242,8 @@ impl Common {
             backend: session.backend,
             process_id: session.backend.and_then(|backend| self.pools.process_of(backend)),
             application_name: application_name(session),
-            prepared_statements: session.local.as_ref().map_or(0, |local| local.statements.len()),
+            prepared_statements: session.local.as_ref().map_or(0, |local| local.statements.len())
+                + session.statements.as_ref().map_or(0, |statements| statements.len()),
             pin: pin_of(session),
             peer: None,
             local: None,

@@ -45,7 +45,7 @@ impl Common {
             session.start_settings = Some(initial);
         }
         if !Arc::ptr_eq(&session.told, &found.parameters) {
-            let restores = self.settings.pools.mode == PoolMode::Transaction;
+            let restores = session.mode == PoolMode::Transaction;
             let keeps = |name: &str| restores && is_restorable(name) && session.told.get(name).is_some();
             let differs = |(name, value): &(&str, &str)| session.told.get(name) != Some(*value);
             wanted.extend(found.parameters.iter().filter(differs).filter(|(name, _)| keeps(name)).map(|(name, _)| {

@@ -15,6 +15,10 @@ use crate::wire::{SqlState, TransactionStatus, backend, frontend};
 impl Common {
     /// A Query.
     pub(super) fn query(&mut self, session: &mut Session, body: &[u8], out: &mut Outputs) -> Verdict {
+        if let Some(statements) = &mut session.statements {
+            // A Query ends the unnamed statement, whatever becomes of it.
+            statements.drop_unnamed();
+        }
         let Ok(text) = frontend::query_text(body) else {
             return self.refuse_query(session, &Refusal::protocol("invalid message format"), out);
         };
@@ -86,7 +90,7 @@ impl Common {
             deferred: session.deferred.is_some(),
             fresh: session.fresh,
             bound: session.backend.is_some(),
-            keeps: session.keeps_backend(self.settings.pools.mode),
+            keeps: session.keeps_backend(),
             refuses_state: self.refuses_state(session),
             has_set,
             reported: &session.told,
@@ -296,7 +300,8 @@ impl Common {
                 session.hold(&message);
                 Verdict::HoldBehind(wait)
             }
-            verdict @ (Verdict::Done | Verdict::HoldBehind(_) | Verdict::Fatal(_) | Verdict::Goodbye) => verdict,
+            verdict
+            @ (Verdict::Rename { .. } | Verdict::Done | Verdict::HoldBehind(_) | Verdict::Fatal(_) | Verdict::Goodbye) => verdict,
         }
     }
 
@@ -326,7 +331,7 @@ impl Common {
     }
 
     /// Replies are on their way that decide what the message means. Without a Sync the server keeps some of them back.
-    fn hold_until_quiet(&mut self, session: &mut Session, out: &mut Outputs) -> Verdict {
+    pub(super) fn hold_until_quiet(&mut self, session: &mut Session, out: &mut Outputs) -> Verdict {
         if let Some(backend) = session.backend.filter(|_| session.unit.touched) {
             self.send(session, backend, frontend::flush(), None, out);
         }

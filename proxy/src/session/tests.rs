@@ -10,6 +10,7 @@ mod model;
 mod operating;
 mod pins;
 mod pipelines;
+mod prepared;
 mod savepoints;
 mod settings;
 mod simple;

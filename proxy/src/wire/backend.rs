@@ -158,6 +158,21 @@ pub fn parameter_status_fields(body: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((name, value))
 }
 
+/// Name and type (OID, size and modifier, as they stand there) of the columns of a RowDescription.
+pub fn row_description_columns(body: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
+    let mut fields = Fields::new(body);
+    let count = usize::from(fields.u16()?);
+    let mut columns = Vec::new();
+    for _ in 0..count {
+        let name = fields.text()?;
+        // Between them stand the table and the column that it comes from, and behind them the format.
+        fields.bytes(6)?;
+        columns.push((name, fields.bytes(10)?));
+        fields.bytes(2)?;
+    }
+    Some(columns)
+}
+
 /// The command tag of a CommandComplete.
 pub fn command_complete_tag(body: &[u8]) -> Option<&[u8]> {
     let mut fields = Fields::new(body);

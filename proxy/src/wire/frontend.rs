@@ -4,7 +4,7 @@
 //! behind a NUL and no count disagrees with what the server would count. Names and texts are bytes: their encoding is the
 //! client's, and only the bytes are compared.
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use smallvec::SmallVec;
 
 use super::codec::{Fields, message, put_text};
@@ -170,6 +170,25 @@ pub fn parse(name: &[u8], text: &[u8], types: &[u32]) -> Bytes {
             body.extend_from_slice(&oid.to_be_bytes());
         }
     })
+}
+
+/// Parse with a body that another one had behind its name.
+pub fn parse_definition(name: &[u8], definition: &[u8]) -> Bytes {
+    message(tag::PARSE, name.len() + 1 + definition.len(), |body| {
+        put_text(body, name);
+        body.extend_from_slice(definition);
+    })
+}
+
+/// The beginning of a Bind whose body has `len` bytes in all: header and names. What follows the names is the caller's.
+pub fn bind_head(into: &mut BytesMut, len: usize, names: &BindNames<'_>) {
+    into.reserve(5 + names.portal.len() + names.statement.len() + 2);
+    into.put_u8(tag::BIND);
+    into.put_u32(u32::try_from(len + 4).unwrap_or(u32::MAX));
+    for name in [names.portal, names.statement] {
+        into.put_slice(name);
+        into.put_u8(0);
+    }
 }
 
 /// Bind without parameters; every column of the result as text.

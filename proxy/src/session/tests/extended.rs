@@ -32,7 +32,7 @@ fn a_statement_from_parse_to_sync() {
           Z I
             eu: P :SELECT 1
             eu: B :
-            eu: D
+            eu: D 
             eu: E 
             eu: S
         P :SELECT 1 | D S: | H
@@ -40,7 +40,7 @@ fn a_statement_from_parse_to_sync() {
           t
           T
             eu: P :SELECT 1
-            eu: D
+            eu: D 
         B : | E | S
           2
           D eu

@@ -1,6 +1,8 @@
 //! A server that knows the protocol, transactions and savepoints, and no data.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
 
 use crate::wire::tag::frontend as tag;
 use crate::wire::{
@@ -14,8 +16,12 @@ pub(super) struct Model {
     pub(super) status: TransactionStatus,
     savepoints: Vec<String>,
     statements: HashMap<Vec<u8>, String>,
+    /// What `SELECT star` returned when a statement was parsed.
+    parsed_as: HashMap<Vec<u8>, &'static str>,
     portals: HashMap<Vec<u8>, String>,
     skipping: bool,
+    /// What `SELECT star` returns now: of all servers of the region, as if they were one.
+    pub(super) star: Rc<Cell<bool>>,
     /// COPY FROM STDIN is open; true: in the extended protocol.
     copying_in: Option<bool>,
     /// An implicit transaction has begun: extended messages without their Sync.
@@ -42,6 +48,8 @@ impl Model {
             status: TransactionStatus::Idle,
             savepoints: Vec::new(),
             statements: HashMap::new(),
+            parsed_as: HashMap::new(),
+            star: Rc::default(),
             portals: HashMap::new(),
             skipping: false,
             copying_in: None,
@@ -88,6 +96,7 @@ impl Model {
             tag::QUERY => {
                 let text = String::from_utf8_lossy(frontend::query_text(body).unwrap()).into_owned();
                 self.log.push(format!("Q {}", text.trim_end()));
+                self.statements.remove(&b""[..]);
                 self.query(&text, answer);
             }
             tag::PARSE => {
@@ -102,6 +111,7 @@ impl Model {
                     return self
                         .fail(&Failure(SqlState::DUPLICATE_PREPARED_STATEMENT, "prepared statement exists".into()), answer);
                 }
+                self.parsed_as.insert(fields.name.to_vec(), self.column());
                 self.statements.insert(fields.name.to_vec(), text);
                 answer.extend_from_slice(&backend::parse_complete());
             }
@@ -112,6 +122,9 @@ impl Model {
                     String::from_utf8_lossy(names.portal),
                     String::from_utf8_lossy(names.statement)
                 ));
+                if self.has_changed(names.statement) {
+                    return self.fail(&stale(), answer);
+                }
                 match self.statements.get(names.statement) {
                     Some(text) if self.status == TransactionStatus::Failed && !ends_transaction(text) => {
                         self.fail(&aborted(), answer)
@@ -128,12 +141,18 @@ impl Model {
                 }
             }
             tag::DESCRIBE => {
-                let (target, _) = frontend::describe_fields(body).unwrap();
-                self.log.push("D".into());
+                let (target, name) = frontend::describe_fields(body).unwrap();
+                self.log.push(format!("D {}", String::from_utf8_lossy(name)));
+                if matches!(target, frontend::Target::Statement) && !self.statements.contains_key(name) {
+                    return self.fail(&Failure(SqlState::INVALID_SQL_STATEMENT_NAME, "no such statement".into()), answer);
+                }
+                if matches!(target, frontend::Target::Statement) && self.has_changed(name) {
+                    return self.fail(&stale(), answer);
+                }
                 if matches!(target, frontend::Target::Statement) {
                     answer.extend_from_slice(&backend::parameter_description_empty());
                 }
-                answer.extend_from_slice(&backend::row_description_text("x", 0));
+                answer.extend_from_slice(&backend::row_description_text(self.column(), 0));
             }
             tag::EXECUTE => {
                 let (portal, _) = frontend::execute_fields(body).unwrap();
@@ -214,6 +233,16 @@ impl Model {
         self.ready(answer);
     }
 
+    /// The name of the column that `SELECT star` returns.
+    fn column(&self) -> &'static str {
+        if self.star.get() { "y" } else { "x" }
+    }
+
+    fn has_changed(&self, statement: &[u8]) -> bool {
+        let is_star = self.statements.get(statement).is_some_and(|text| text.contains("star"));
+        is_star && self.parsed_as.get(statement) != Some(&self.column())
+    }
+
     fn ready(&mut self, answer: &mut Vec<u8>) {
         for (name, value) in &self.parameters {
             if self.reported.get(name) != Some(value) {
@@ -241,7 +270,15 @@ impl Model {
             hint: None,
             position: None,
         };
-        answer.extend_from_slice(&encode_error(&report));
+        let mut error = encode_error(&report).to_vec();
+        if failure.0 == SqlState::FEATURE_NOT_SUPPORTED {
+            // The field that tells it from others.
+            error.pop();
+            error.extend_from_slice(b"RRevalidateCachedQuery\0\0");
+            let length = u32::try_from(error.len() - 1).unwrap();
+            error[1..5].copy_from_slice(&length.to_be_bytes());
+        }
+        answer.extend_from_slice(&error);
     }
 
     fn statement(&mut self, text: &str, extended: bool, answer: &mut Vec<u8>) -> Result<(), Failure> {
@@ -299,6 +336,10 @@ impl Model {
                 answer.extend_from_slice(&backend::data_row_text(Some(&self.region)));
                 "SELECT 1".to_owned()
             }
+            "alter" => {
+                self.star.set(!self.star.get());
+                "ALTER TABLE".to_owned()
+            }
             "insert" => "INSERT 0 1".to_owned(),
             "set" if word(1) == "timezone" => {
                 let value = text.rsplit(' ').next().unwrap_or_default().trim_matches('\'');
@@ -324,6 +365,10 @@ impl Model {
 
 fn initial() -> BTreeMap<String, String> {
     BTreeMap::from([("TimeZone".to_owned(), "UTC".to_owned())])
+}
+
+fn stale() -> Failure {
+    Failure(SqlState::FEATURE_NOT_SUPPORTED, "cached plan must not change result type".into())
 }
 
 fn aborted() -> Failure {

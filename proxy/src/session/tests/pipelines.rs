@@ -91,8 +91,15 @@ fn named_statements_in_transaction_mode_are_refused() {
           C SET
           Z I
         P s:SELECT 1 | B :s | E | S
-          E ERROR 0A000: named prepared statements are not supported in transaction pooling mode (HINT)
+              1
+              2
+              D eu
+              C SELECT 1
           Z I
+                eu: P domicile_a6fa087ed00a5b3d6ed7befd2bce66c7:SELECT 1
+                eu: B :domicile_a6fa087ed00a5b3d6ed7befd2bce66c7
+                eu: E 
+                eu: S
         C S:s | S
           3
           Z I

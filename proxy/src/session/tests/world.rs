@@ -334,7 +334,10 @@ impl World {
                             secret: Default::default(),
                         };
                         if let Some(key) = self.core.backend_opened(ticket, info, &mut self.out) {
-                            self.servers.insert(key, Model::new(&region));
+                            let star = self.servers.values().find(|model| model.region == region).map(|model| model.star.clone());
+                            let mut model = Model::new(&region);
+                            model.star = star.unwrap_or_default();
+                            self.servers.insert(key, model);
                         }
                     }
                     Output::Audit(record) => {

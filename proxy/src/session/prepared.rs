@@ -1,0 +1,421 @@
+//! Prepared statements of clients in transaction mode, where the next statement may meet a backend that has never seen them.
+//!
+//! The session knows its statements by the client's names, the backend by names made of what they are, so
+//! that sessions share what they prepare alike. A statement that a backend lacks is prepared there just before it is used, and the
+//! ParseComplete of that is dropped. The unnamed statement stays unnamed on both sides: what is used once is not worth keeping.
+//!
+//! What a message will do is noted here as it is sent, for the messages behind it, although an error may undo it: a server that
+//! fails skips everything up to the next Sync. So each such step leaves a [`Note`], which is settled with the reply or undone with
+//! the failure. A message of a later unit waits until the notes of earlier ones are settled.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use super::Refusal;
+use super::client::Session;
+use super::pin::Cause;
+use crate::limits::{SESSION_STATEMENTS_BYTES_MAX, SESSION_STATEMENTS_MAX};
+use crate::pool::{Backend, Description, Parameters, PreparedStatement, StatementDigest, UnnamedStatement};
+use crate::wire::SqlState;
+use crate::wire::backend::row_description_columns;
+
+/// The reported settings that change what a text means when it is parsed: how its constants are read.
+const ENVIRONMENT: [&str; 4] = ["client_encoding", "DateStyle", "IntervalStyle", "TimeZone"];
+
+/// What a Parse has said, without the name.
+pub(super) struct Statement {
+    pub(super) digest: StatementDigest,
+    /// The name that it has on every backend.
+    pub(super) server_name: Box<str>,
+    /// The body of the Parse behind its name: text and parameter types.
+    pub(super) definition: Box<[u8]>,
+    /// Under which settings it was parsed.
+    environment: Arc<Parameters>,
+    /// What it leaves behind when it runs.
+    pub(super) leaves: Option<Cause>,
+}
+
+impl Statement {
+    /// Whether it would be parsed to something else under these settings.
+    pub(super) fn depends_on(&self, settings: &Arc<Parameters>) -> bool {
+        !same_environment(&self.environment, settings) && has_constants(&self.definition)
+    }
+}
+
+/// The name of a shared statement on a backend.
+pub(super) fn server_name(digest: StatementDigest) -> String {
+    format!("domicile_{:032x}", u128::from_be_bytes(digest.0))
+}
+
+/// The unnamed statement of a session.
+#[derive(Default)]
+pub(super) struct Unnamed {
+    pub(super) digest: Option<StatementDigest>,
+    pub(super) definition: Vec<u8>,
+    environment: Option<Arc<Parameters>>,
+    pub(super) leaves: Option<Cause>,
+}
+
+impl Unnamed {
+    pub(super) fn depends_on(&self, settings: &Arc<Parameters>) -> bool {
+        let same = self.environment.as_ref().is_some_and(|own| same_environment(own, settings));
+        !same && has_constants(&self.definition)
+    }
+}
+
+fn same_environment(one: &Arc<Parameters>, other: &Arc<Parameters>) -> bool {
+    Arc::ptr_eq(one, other) || ENVIRONMENT.iter().all(|name| one.get(name) == other.get(name))
+}
+
+/// Whether there may be a string constant in a definition, or a letter that the encoding gives its meaning.
+fn has_constants(definition: &[u8]) -> bool {
+    let text = definition.split(|byte| *byte == 0).next().unwrap_or_default();
+    text.iter().any(|byte| matches!(byte, b'\'' | b'$') || !byte.is_ascii())
+}
+
+/// A statement by the client's name for it.
+#[derive(Clone)]
+pub(super) struct Entry {
+    pub(super) statement: Rc<Statement>,
+    /// What the client was told that it returns.
+    pub(super) told: Option<Description>,
+}
+
+/// A portal, and the statement that it was bound from.
+pub(super) struct Bound {
+    pub(super) portal: Box<[u8]>,
+    pub(super) statement: Box<[u8]>,
+}
+
+/// The prepared statements of one session.
+#[derive(Default)]
+pub(super) struct SessionStatements {
+    named: HashMap<Box<[u8]>, Entry>,
+    bytes: usize,
+    unnamed: Unnamed,
+    /// Memory for the next unnamed statement.
+    spare: Vec<u8>,
+    /// The portal that was bound last and its statement, when the client is still to be told what it returns.
+    pub(super) bound: Option<Bound>,
+    /// A statement was made anew to see what it returns now, before its next use.
+    pub(super) renewed: Option<StatementDigest>,
+}
+
+impl SessionStatements {
+    pub(super) fn get(&self, name: &[u8]) -> Option<&Entry> {
+        self.named.get(name)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.named.len()
+    }
+
+    /// Why one more statement of these bytes cannot be taken.
+    pub(super) fn refuses(&self, bytes: usize) -> Option<Refusal> {
+        let text = if self.named.len() >= SESSION_STATEMENTS_MAX {
+            format!("a session has at most {SESSION_STATEMENTS_MAX} prepared statements in transaction pooling mode")
+        } else if self.bytes + bytes > SESSION_STATEMENTS_BYTES_MAX {
+            format!(
+                "the prepared statements of a session have at most {SESSION_STATEMENTS_BYTES_MAX} bytes in transaction pooling mode"
+            )
+        } else {
+            return None;
+        };
+        Some(Refusal::new(SqlState::PROGRAM_LIMIT_EXCEEDED, text).with_hint("Close what is not used any more."))
+    }
+
+    pub(super) fn insert(&mut self, name: Box<[u8]>, entry: Entry) {
+        self.bytes += name.len() + entry.statement.definition.len();
+        self.named.insert(name, entry);
+    }
+
+    fn describe(&mut self, name: &[u8], description: Description) {
+        if let Some(entry) = self.named.get_mut(name) {
+            entry.told = Some(description);
+        }
+    }
+
+    pub(super) fn remove(&mut self, name: &[u8]) -> Option<(Box<[u8]>, Entry)> {
+        let (name, entry) = self.named.remove_entry(name)?;
+        self.bytes = self.bytes.saturating_sub(name.len() + entry.statement.definition.len());
+        Some((name, entry))
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.named = HashMap::new();
+        self.bytes = 0;
+    }
+
+    /// The unnamed statement.
+    pub(super) fn unnamed(&self) -> Option<&Unnamed> {
+        Some(&self.unnamed).filter(|unnamed| unnamed.digest.is_some())
+    }
+
+    /// There is another unnamed statement now; the one before.
+    pub(super) fn replace_unnamed(
+        &mut self,
+        digest: StatementDigest,
+        definition: &[u8],
+        environment: &Arc<Parameters>,
+        leaves: Option<Cause>,
+    ) -> Unnamed {
+        let mut memory = std::mem::take(&mut self.spare);
+        memory.clear();
+        memory.extend_from_slice(definition);
+        let next = Unnamed { digest: Some(digest), definition: memory, environment: Some(environment.clone()), leaves };
+        std::mem::replace(&mut self.unnamed, next)
+    }
+
+    /// There is no unnamed statement any more; the one before.
+    pub(super) fn drop_unnamed(&mut self) -> Unnamed {
+        std::mem::take(&mut self.unnamed)
+    }
+
+    fn reuse(&mut self, unnamed: Unnamed) {
+        if unnamed.definition.capacity() > self.spare.capacity() && unnamed.definition.capacity() <= SPARE_BYTES_MAX {
+            self.spare = unnamed.definition;
+        }
+    }
+}
+
+/// Memory that a session keeps for its next unnamed statement.
+const SPARE_BYTES_MAX: usize = 4 << 10;
+
+/// The statements that the sessions of a worker have prepared, to be shared. A statement is there as long as a session has it.
+#[derive(Default)]
+pub(super) struct SharedStatements {
+    known: HashMap<StatementDigest, Weak<Statement>>,
+    /// Entries are looked through for dead ones when there are this many.
+    sweep_at: usize,
+    serial: u64,
+}
+
+impl SharedStatements {
+    /// A number that no other statement of this worker has.
+    pub(super) fn unique(&mut self) -> StatementDigest {
+        self.serial += 1;
+        let mut digest = [0; 16];
+        let (number, _) = digest.split_at_mut(8);
+        number.copy_from_slice(&self.serial.to_be_bytes());
+        StatementDigest(digest)
+    }
+
+    /// A statement. `alone`: it must not be taken for one that another session has parsed.
+    pub(super) fn statement(
+        &mut self,
+        definition: &[u8],
+        environment: &Arc<Parameters>,
+        leaves: Option<Cause>,
+        alone: bool,
+    ) -> Rc<Statement> {
+        let mut hasher = Sha256::new();
+        for name in ENVIRONMENT {
+            hasher.update(environment.get(name).unwrap_or_default());
+            hasher.update([0]);
+        }
+        hasher.update(definition);
+        if alone {
+            hasher.update(self.unique().0);
+        }
+        let mut digest = [0; 16];
+        digest.iter_mut().zip(hasher.finalize()).for_each(|(byte, hashed)| *byte = hashed);
+        let digest = StatementDigest(digest);
+        if let Some(known) = self.known.get(&digest).and_then(Weak::upgrade) {
+            return known;
+        }
+        if self.known.len() >= self.sweep_at {
+            self.known.retain(|_, statement| statement.strong_count() > 0);
+            self.sweep_at = 2 * self.known.len() + 64;
+        }
+        let statement = Rc::new(Statement {
+            digest,
+            server_name: server_name(digest).into(),
+            definition: definition.into(),
+            environment: environment.clone(),
+            leaves,
+        });
+        self.known.insert(digest, Rc::downgrade(&statement));
+        statement
+    }
+}
+
+/// A step that is taken as sent and stands or falls with its reply.
+pub(super) enum Note {
+    /// A Parse of a shared statement; with the client's name for it, if it is the client's own.
+    Parse(StatementDigest, Option<Box<[u8]>>),
+    /// The client's name is gone.
+    Closed(Box<[u8]>, Entry),
+    /// A statement is closed on the backend, to make room or to be made anew.
+    Evicted(StatementDigest, PreparedStatement),
+    /// The client's Parse of the unnamed statement, in place of an earlier one.
+    Unnamed(StatementDigest, Unnamed, Option<UnnamedStatement>),
+    /// The same statement once more, because the backend had another.
+    UnnamedAgain(StatementDigest, Option<UnnamedStatement>),
+    /// The client has closed the unnamed statement.
+    UnnamedClosed(Unnamed),
+    /// A Describe of a shared statement or of its portal; with the client's name for the statement, if the client is told.
+    Described(StatementDigest, Option<Box<[u8]>>),
+}
+
+impl Note {
+    fn is_named(&self) -> bool {
+        matches!(self, Self::Parse(..) | Self::Closed(..) | Self::Evicted(..))
+    }
+
+    fn is_unnamed(&self) -> bool {
+        matches!(self, Self::Unnamed(..) | Self::UnnamedAgain(..) | Self::UnnamedClosed(_))
+    }
+}
+
+impl Session {
+    /// The session's statements, where the proxy keeps them.
+    pub(super) fn statements(&mut self) -> &mut SessionStatements {
+        self.statements.get_or_insert_default()
+    }
+
+    /// Notes of earlier units decide what the names mean.
+    pub(super) fn names_are_unsettled(&self) -> bool {
+        !self.unit.named && self.notes.iter().any(Note::is_named)
+    }
+
+    /// Notes of earlier units decide what the unnamed statement is.
+    pub(super) fn unnamed_is_unsettled(&self) -> bool {
+        !self.unit.unnamed && self.notes.iter().any(Note::is_unnamed)
+    }
+
+    /// Makes a note for a reply that is owed from now on.
+    pub(super) fn note(&mut self, note: Note) {
+        self.unit.named |= note.is_named();
+        self.unit.unnamed |= note.is_unnamed();
+        self.notes.push_back(note);
+    }
+
+    /// The reply to the oldest note has come: it stands. `reply` is the message that ends it, without its header.
+    pub(super) fn settle_note(&mut self, backend: &mut Backend, reply: &[u8]) {
+        match self.notes.pop_front() {
+            Some(Note::Parse(digest, _)) => backend.prepared.parsed(digest),
+            Some(Note::Unnamed(digest, previous, _)) => {
+                backend.prepared.parsed_unnamed(digest);
+                self.statements().reuse(previous);
+            }
+            Some(Note::UnnamedAgain(digest, _)) => backend.prepared.parsed_unnamed(digest),
+            Some(Note::Described(digest, name)) => {
+                let description = description(reply);
+                if let Some(statement) = backend.prepared.get(digest) {
+                    statement.description = Some(description);
+                }
+                if let Some(name) = name {
+                    self.statements().describe(&name, description);
+                }
+            }
+            Some(Note::Closed(..) | Note::Evicted(..) | Note::UnnamedClosed(_)) | None => {}
+        }
+    }
+
+    /// The replies to the oldest notes will not come: the steps have not been taken, but for the `first_failed`, which was tried.
+    pub(super) fn undo_notes(&mut self, backend: &mut Backend, count: usize, first_failed: bool) {
+        let undone: Vec<Note> = self.notes.drain(..count.min(self.notes.len())).collect();
+        for (place, note) in undone.into_iter().enumerate().rev() {
+            let was_tried = first_failed && place == 0;
+            match note {
+                Note::Parse(digest, name) => {
+                    backend.prepared.forget(digest);
+                    name.and_then(|name| self.statements().remove(&name));
+                }
+                Note::Closed(name, entry) => self.statements().insert(name, entry),
+                Note::Evicted(digest, statement) => backend.prepared.restore(digest, statement),
+                Note::Unnamed(digest, previous, there) => {
+                    backend.prepared.restore_unnamed(there.filter(|_| !was_tried));
+                    let statements = self.statements();
+                    // A later unit may have parsed another one since.
+                    if statements.unnamed.digest == Some(digest) {
+                        statements.unnamed = if was_tried { Unnamed::default() } else { previous };
+                    }
+                }
+                Note::UnnamedAgain(_, there) => backend.prepared.restore_unnamed(there.filter(|_| !was_tried)),
+                Note::Described(..) => {}
+                Note::UnnamedClosed(previous) => {
+                    let statements = self.statements();
+                    if statements.unnamed.digest.is_none() {
+                        statements.unnamed = previous;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A number for what a RowDescription says of names and types, so that two that differ have different numbers; NoData has one too.
+fn description(body: &[u8]) -> Description {
+    let mut hasher = DefaultHasher::new();
+    match row_description_columns(body) {
+        Some(columns) => columns.hash(&mut hasher),
+        // NoData, or a description too long to be looked at whole: all that was seen of it.
+        None => body.hash(&mut hasher),
+    }
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(date_style: &str) -> Arc<Parameters> {
+        Arc::new([("DateStyle", date_style), ("application_name", date_style)].into_iter().collect())
+    }
+
+    #[test]
+    fn a_statement_is_what_was_said_and_under_which_settings() {
+        let mut shared = SharedStatements::default();
+        let mut digest =
+            |definition: &[u8], date_style, alone| shared.statement(definition, &settings(date_style), None, alone).digest;
+        let one = digest(b"SELECT 1\0\0\0", "ISO", false);
+        assert_eq!(digest(b"SELECT 1\0\0\0", "ISO", false), one);
+        assert_ne!(digest(b"SELECT 1\0\0\x01\0\0\0\x17", "ISO", false), one);
+        assert_ne!(digest(b"SELECT 1\0\0\0", "German", false), one);
+        assert_ne!(digest(b"SELECT 1\0\0\0", "ISO", true), one);
+        assert_ne!(digest(b"SELECT 1\0\0\0", "ISO", true), digest(b"SELECT 1\0\0\0", "ISO", true));
+    }
+
+    #[test]
+    fn only_a_text_with_constants_depends_on_settings() {
+        let mut shared = SharedStatements::default();
+        let mut depends = |definition: &[u8], date_style| {
+            shared.statement(definition, &settings("ISO"), None, false).depends_on(&settings(date_style))
+        };
+        assert!(depends(b"SELECT '1/2/2000'::date\0\0\0", "German"));
+        assert!(!depends(b"SELECT '1/2/2000'::date\0\0\0", "ISO"));
+        assert!(!depends(b"SELECT a FROM t WHERE b = 1\0\0\x01\xff\xff\xff\xff", "German"));
+    }
+
+    #[test]
+    fn what_no_session_has_is_forgotten() {
+        let mut shared = SharedStatements::default();
+        for number in 0..1000 {
+            shared.statement(format!("SELECT {number}\0\0\0").as_bytes(), &settings("ISO"), None, false);
+        }
+        assert!(shared.known.len() <= 65, "{}", shared.known.len());
+    }
+
+    #[test]
+    fn a_session_has_so_many_statements() {
+        let mut shared = SharedStatements::default();
+        let mut statements = SessionStatements::default();
+        let statement = shared.statement(&vec![b'x'; SESSION_STATEMENTS_BYTES_MAX / 2], &settings("ISO"), None, false);
+        statements.insert(b"a".as_slice().into(), Entry { statement: statement.clone(), told: None });
+        assert!(statements.refuses(1).is_none());
+        assert!(statements.refuses(statement.definition.len()).is_some());
+        statements.remove(b"a");
+        assert_eq!(statements.bytes, 0);
+        for number in 0..SESSION_STATEMENTS_MAX {
+            assert!(statements.refuses(1).is_none());
+            let statement = shared.statement(b"SELECT 1\0\0\0", &settings("ISO"), None, false);
+            statements.insert(number.to_string().into_bytes().into(), Entry { statement, told: None });
+        }
+        assert!(statements.refuses(1).is_some());
+    }
+}
