@@ -8,6 +8,7 @@ mod console;
 mod login;
 mod metrics;
 mod pooling;
+mod prepared;
 mod reload;
 mod residency;
 mod seeds;

@@ -22,9 +22,9 @@ fn pgbench_in_every_protocol() {
     if world.pgbench().is_none() {
         return;
     }
-    for (mode, protocols) in [("session", &["simple", "extended", "prepared"][..]), ("transaction", &["simple", "extended"])] {
-        let proxy = start(&european(world, mode, "size = 64"));
-        for protocol in protocols {
+    for (mode, size) in [("session", "size = 64"), ("transaction", "size = 8")] {
+        let proxy = start(&european(world, mode, size));
+        for protocol in ["simple", "extended", "prepared"] {
             pgbench(&proxy, &["--protocol", protocol, "--client=64", "--time=3"]);
         }
     }
