@@ -153,9 +153,19 @@ impl Core {
         let State::Bound(key) = state else { return };
         let Some(session) = self.sessions.get(key) else { return };
         session.backend = None;
+        let only_preamble = matches!(session.wait, Wait::Preamble(Preamble::Restore | Preamble::Begin));
+        if only_preamble && !session.keeps_backend() && !session.told_fatal && !std::mem::replace(&mut session.retried, true) {
+            // It has most likely died unseen while it was idle, and has run nothing of the client's.
+            session.owed = 0;
+            session.failure = None;
+            session.unit.failed = false;
+            return self.common.wake(session);
+        }
         if (cut && session.receiving) || session.told_fatal {
             // In the middle of a message nothing can be said any more; and after a FATAL of the server's nothing need be.
             out.push(Output::CloseFrontend(key));
+        } else if session.committing {
+            farewell(key, &Refusal::commit_unknown(refusal), out);
         } else {
             farewell(key, refusal, out);
         }
@@ -385,6 +395,8 @@ impl Common {
         if let Some(found) = self.pools.get(key) {
             found.has_answered(self.now);
         }
+        session.retried = false;
+        session.committing &= !session.is_quiet();
         session.status = status;
         if status == TransactionStatus::Idle {
             if session.unit.failed {

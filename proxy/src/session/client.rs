@@ -109,6 +109,10 @@ pub(super) struct Session {
     pub(super) deferred: Option<Deferred>,
     /// The proxy has failed the transaction; the backend (if there is one) does not know.
     pub(super) shadow: bool,
+    /// A backend was lost before a statement of the client had come to it, and another is tried.
+    pub(super) retried: bool,
+    /// A COMMIT has been sent, and is not answered yet.
+    pub(super) committing: bool,
     /// A transaction was begun on the backend for the message that comes next: no statement of the client has run in it yet.
     pub(super) fresh: bool,
     pub(super) unit: Unit,
@@ -170,6 +174,8 @@ impl Session {
             status: TransactionStatus::Idle,
             deferred: None,
             shadow: false,
+            retried: false,
+            committing: false,
             fresh: false,
             unit: Unit::default(),
             failure: None,

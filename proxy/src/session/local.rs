@@ -308,7 +308,9 @@ impl Common {
             self.send_own(session, key, text, Some(Effect::End), out);
             return Verdict::Done;
         }
-        self.run_on_backend(session, text, Some(Effect::End), out)
+        let verdict = self.run_on_backend(session, text, Some(Effect::End), out);
+        session.committing |= matches!(verdict, Verdict::Done) && commits && !session.unit.skip;
+        verdict
     }
 
     /// A statement of the proxy's that a backend runs, through the gate like any other.

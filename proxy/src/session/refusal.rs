@@ -102,6 +102,13 @@ impl Refusal {
         Self::new(SqlState::FEATURE_NOT_SUPPORTED, "cached plan must not change result type")
     }
 
+    /// The server of a session was lost, for the reason that `lost` tells, between a COMMIT and its answer.
+    pub(super) fn commit_unknown(lost: &Self) -> Self {
+        let text = format!("{}; it is not known whether the transaction was committed", lost.message);
+        Self::new(SqlState::TRANSACTION_RESOLUTION_UNKNOWN, text)
+            .with_hint("Look for what the transaction was to do before doing it again.")
+    }
+
     pub(super) fn protocol(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(SqlState::PROTOCOL_VIOLATION, message)
     }

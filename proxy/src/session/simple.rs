@@ -172,6 +172,7 @@ impl Common {
         if let Some(cause) = plan.leaves {
             self.leaves_behind(session, key, cause, out);
         }
+        session.committing |= facts.statements.iter().any(|statement| ends_with_commit(&statement.kind));
         let mut script = Script::default();
         let mut blanked = Vec::new();
         let mut completions = 0;
@@ -372,6 +373,11 @@ fn defer(session: &mut Session, plan: &Plan, facts: &Facts, text: &[u8]) -> Resu
         }
     }
     Ok(())
+}
+
+/// Whether a statement makes what a transaction has done last.
+fn ends_with_commit(kind: &sql::Kind) -> bool {
+    matches!(kind, sql::Kind::Commit { .. } | sql::Kind::PrepareTransaction)
 }
 
 /// SET or RESET.

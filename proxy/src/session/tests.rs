@@ -6,6 +6,7 @@
 
 mod extended;
 mod faults;
+mod losses;
 mod model;
 mod operating;
 mod pins;

@@ -25,6 +25,8 @@ impl SqlState {
     pub const CLIENT_UNABLE_TO_ESTABLISH_CONNECTION: Self = Self(*b"08001");
     /// A connection was lost, or its other side is not to be reached.
     pub const CONNECTION_FAILURE: Self = Self(*b"08006");
+    /// A connection was lost while a COMMIT was on its way.
+    pub const TRANSACTION_RESOLUTION_UNKNOWN: Self = Self(*b"08007");
     /// The peer broke the protocol.
     pub const PROTOCOL_VIOLATION: Self = Self(*b"08P01");
     /// What was asked for is not to be had here.

@@ -87,32 +87,32 @@ fn named_statements_in_transaction_mode_are_refused() {
         B :r | E | S
     ",
         expect![[r#"
-        Q SET helios.region = 'eu'
-          C SET
-          Z I
-        P s:SELECT 1 | B :s | E | S
+            Q SET helios.region = 'eu'
+              C SET
+              Z I
+            P s:SELECT 1 | B :s | E | S
               1
               2
               D eu
               C SELECT 1
-          Z I
+              Z I
                 eu: P domicile_a6fa087ed00a5b3d6ed7befd2bce66c7:SELECT 1
                 eu: B :domicile_a6fa087ed00a5b3d6ed7befd2bce66c7
                 eu: E 
                 eu: S
-        C S:s | S
-          3
-          Z I
-        P r:SET helios.region = 'us' | B :r | E | S
-          1
-          2
-          C SET
-          Z I
-        B :r | E | S
-          2
-          C SET
-          Z I
-    "#]],
+            C S:s | S
+              3
+              Z I
+            P r:SET helios.region = 'us' | B :r | E | S
+              1
+              2
+              C SET
+              Z I
+            B :r | E | S
+              2
+              C SET
+              Z I
+        "#]],
     );
 }
 
