@@ -63,6 +63,8 @@ pub struct BackendReport {
     pub close_needed: bool,
     /// The server's process.
     pub process_id: u32,
+    /// Named statements that it keeps for sessions to share.
+    pub prepared_statements: usize,
 }
 
 /// The sums of pools that are no longer there.
@@ -142,6 +144,7 @@ impl Pools {
                 asked_at: backend.asked_at,
                 close_needed: backend.retired || backend.recalled,
                 process_id: backend.process_id(),
+                prepared_statements: backend.prepared.len(),
             })
         };
         self.all_backends().filter_map(report).collect()

@@ -94,7 +94,7 @@ fn server(facts: &Facts<'_>, report: &Report, server: &ServerReport) -> Row {
         backend.process_id.into(),
         "".into(),
         (&*server.application_name).into(),
-        0_u32.into(),
+        backend.prepared_statements.into(),
         id.into(),
         facts.policy.name(backend.region).into(),
         report.worker.into(),
