@@ -12,6 +12,7 @@ mod operating;
 mod pins;
 mod pipelines;
 mod prepared;
+mod prepared_elsewhere;
 mod savepoints;
 mod settings;
 mod simple;
