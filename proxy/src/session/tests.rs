@@ -11,6 +11,7 @@ mod operating;
 mod pins;
 mod pipelines;
 mod savepoints;
+mod servers;
 mod settings;
 mod simple;
 mod simulation;
