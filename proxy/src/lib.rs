@@ -5,6 +5,7 @@
 
 pub mod limits;
 pub mod region;
+pub mod target;
 
 pub mod wire;
 

@@ -182,6 +182,7 @@ fn pools(section: &Section<'_>) -> Pools {
         idle_timeout: duration(section, "idle_timeout", TIMEOUT, 600),
         lifetime: duration(section, "lifetime", TIMEOUT, 3600),
         connect_timeout: duration(section, "connect_timeout", TIMEOUT, 5),
+        probe_interval: duration(section, "probe_interval", Duration::ZERO..=LONGEST, 10),
         prepared_statements: section.entry("prepared_statements").and_then(|entry| entry.number(STATEMENTS)).unwrap_or(200),
         reset_always: section.entry("reset_always").and_then(|entry| entry.boolean()).unwrap_or(false),
     }

@@ -2,12 +2,15 @@
 //!
 //! What the rules mean is decided in [`crate::policy`]; here they are only read.
 
+use std::collections::BTreeSet;
+
 use super::document::{Entry, Section};
 use super::mistake::suggestion;
 use super::value::{is_custom_setting, is_name, network, shown};
-use super::{Node, Region, Residency};
+use super::{Node, Region, Residency, Role};
 use crate::limits::REGIONS_MAX;
 use crate::policy::{BindSource, NoRegion, Unbound};
+use crate::target::TargetSessionAttrs;
 use crate::wire::sqlstate::SqlState;
 
 /// What a name of a region or a node must be.
@@ -74,7 +77,7 @@ pub(super) fn read(section: &Section<'_>, regions: &[Region], nodes: &[Node]) ->
         enforce: enforce_entry.as_ref().and_then(Entry::boolean).unwrap_or(true),
         block_message: block_message(section),
         block_sqlstate: block_sqlstate(section),
-        binds: binds(section, regions),
+        binds: binds(section, regions, nodes),
     };
 
     if let (Some(entry), None, NoRegion::Default) = (&no_region_entry, &default_entry, residency.no_region) {
@@ -168,7 +171,9 @@ fn block_sqlstate(section: &Section<'_>) -> SqlState {
         .unwrap_or(SqlState::SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION)
 }
 
-fn binds(section: &Section<'_>, regions: &[Region]) -> Vec<BindSource> {
+fn binds(section: &Section<'_>, regions: &[Region], nodes: &[Node]) -> Vec<BindSource> {
+    let with = |role| nodes.iter().filter(|node| node.role == role).map(|node| node.region.as_str()).collect::<BTreeSet<&str>>();
+    let (primaries, replicas) = (with(Role::Primary), with(Role::Replica));
     let mut matches_all = None;
     let mut index = 0;
     section.sections("bind", |bind| {
@@ -179,8 +184,21 @@ fn binds(section: &Section<'_>, regions: &[Region]) -> Vec<BindSource> {
             database: text("database"),
             from: bind.entry("from").and_then(|entry| entry.parsed(what, network)),
             regions: granted(bind, regions),
+            target: bind.entry("target_session_attrs").and_then(|entry| entry.word(&TargetSessionAttrs::ALL)).unwrap_or_default(),
             label: format!("residency.bind[{index}]"),
         };
+        let servers = if rule.target.is_for_standbys() { &replicas } else { &primaries };
+        let all = rule.target == TargetSessionAttrs::Any || rule.target == TargetSessionAttrs::PreferStandby;
+        let has_nodes = |region: &str| primaries.contains(region) || replicas.contains(region);
+        for region in rule.regions.iter().map(String::as_str).filter(|region| !all && has_nodes(region)) {
+            if !servers.contains(region) {
+                let kind = if rule.target.is_for_standbys() { "replica" } else { "primary" };
+                bind.warning(format!(
+                    "{}: target_session_attrs is \"{}\", and no node of region \"{region}\" has the role \"{kind}\"",
+                    rule.label, rule.target
+                ));
+            }
+        }
         if let Some(first) = &matches_all {
             let text = format!("{} is never reached: {first} before it matches every login", rule.label);
             bind.warning(text);

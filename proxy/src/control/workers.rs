@@ -3,7 +3,6 @@
 use std::error::Error;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -11,12 +10,13 @@ use tracing::error;
 
 use crate::config::{self, Buffers, Config};
 use crate::engine::{self, BufferMode, Mailbox, Options, ToControl, ToWorker, WorkerHandle};
-use crate::login::{Node, Rules};
+use crate::login::Rules;
 use crate::policy::Policy;
 use crate::pool::{self, Quotas};
 use crate::region::RegionId;
 use crate::session::{Core, CoreSettings, Counters};
 use crate::table::Publisher;
+use crate::target::TargetSessionAttrs;
 
 /// Workers where the configuration does not say how many; as many as it could say.
 const WORKERS_BY_DEFAULT_MAX: usize = 64;
@@ -125,10 +125,11 @@ fn options(config: &config::Engine, mailboxes: Arc<[Mailbox]>) -> Options {
 pub(super) fn core_settings(rules: &Rules, workers: usize) -> CoreSettings {
     let pools = &rules.config.pools;
     let regions = rules.nodes.iter().map(|node| node.region.index() + 1).max().unwrap_or(0);
-    let first_node = |index| {
-        let first: &Rc<Node> = rules.serving(RegionId::new(index)?).next()?;
-        Some(Arc::clone(&first.name))
+    let first = |region: usize, wanted| {
+        let serving = rules.serving(RegionId::new(region)?, wanted, None);
+        serving.first().map(|node| Arc::clone(&node.name))
     };
+    let first_nodes = |region| TargetSessionAttrs::ALL.map(|(_, wanted)| first(region, wanted));
     CoreSettings {
         pools: pool::Settings {
             mode: rules.config.pool_mode,
@@ -145,7 +146,7 @@ pub(super) fn core_settings(rules: &Rules, workers: usize) -> CoreSettings {
         parameters: rules.config.residency.parameters.clone().into(),
         session_state: rules.config.session_state,
         pin_notice: rules.config.pin_notice,
-        nodes: (0..regions).map(first_node).collect(),
+        nodes: (0..regions).map(first_nodes).collect(),
     }
 }
 

@@ -14,13 +14,14 @@ use tracing::{debug, warn};
 
 use super::backend_login::{BackendLogin, Credentials, Fault, Progress, ServerFacts};
 use super::message::take;
-use super::node::Node;
+use super::node::{Node, state_of};
 use super::socket::{Socket, tune};
-use super::{Desk, Rules, random_bytes, scram};
+use super::{Desk, Rules, choice, random_bytes, scram};
 use crate::config::{self, Address, Secret};
 use crate::engine::ToWorker;
 use crate::limits::{BACKEND_MESSAGE_BYTES_MAX, STARTUP_PACKET_BYTES_MAX};
 use crate::pool::{BackendInfo, OpenError, OpenRequest, OpenTicket};
+use crate::target::Fit;
 use crate::wire::{SqlState, parse_error, startup};
 
 impl Desk {
@@ -38,37 +39,75 @@ impl Desk {
 
     pub(super) async fn open(&self, request: &OpenRequest) -> Result<(OwnedFd, BackendInfo), OpenError> {
         let rules = self.rules();
-        let mut failure = OpenError::NoNode;
-        for node in rules.serving(request.region) {
-            let user = node.config.user.as_deref().unwrap_or(&request.user);
-            let database = node.config.database.as_deref().unwrap_or(&request.database);
-            match self.log_in_to(&rules, node, user, database, &request.settings).await {
-                Ok((socket, facts)) => {
-                    let parameters = self.interner.borrow_mut().share(facts.parameters.into());
-                    debug!(node = &*node.name, user, database, process_id = facts.process_id, "backend opened");
-                    let (process_id, secret) = (facts.process_id, facts.secret);
-                    return Ok((socket, BackendInfo { node: node.identity.clone(), parameters, process_id, secret }));
+        let now = Instant::now();
+        let deadline = now + rules.config.pools.connect_timeout;
+        let nodes = rules.serving(request.region, request.target, Some(now));
+        if nodes.is_empty() {
+            return Err(rules.nothing_fits(request, now));
+        }
+        // The first error is told: it is that of the node that should have served.
+        let mut failure = nodes.iter().find_map(|node| node.rests(now));
+        let ready: Vec<&Rc<Node>> = nodes.into_iter().filter(|node| node.rests(now).is_none()).collect();
+        let mut second_best = None;
+        for (tried, node) in ready.iter().enumerate() {
+            // What is left of the time is shared, so that one that is silent leaves some for the others.
+            let now = Instant::now();
+            let nodes_left = u32::try_from(ready.len() - tried).unwrap_or(u32::MAX);
+            let patience = deadline.saturating_duration_since(now) / nodes_left;
+            match self.open_at(&rules, node, request, now + patience).await {
+                Ok((opened, Fit::Good)) => return Ok(opened),
+                Ok((opened, Fit::SecondBest)) => second_best = second_best.or(Some(opened)),
+                Ok((_, Fit::None)) => {
+                    rules.probe_soon(request.region, Instant::now());
+                    failure = failure.or(Some(OpenError::NoneFits { wanted: request.target }));
                 }
                 Err(error) => {
-                    warn!(node = &*node.name, user, database, error = describe(&error), "backend could not be opened");
-                    node.probe_soon(Instant::now());
-                    match error {
-                        // Only a node that is not there is passed over: one that answers has decided.
-                        OpenError::LoginFailed { .. } | OpenError::Protocol { .. } => return Err(error),
-                        OpenError::Refused { .. }
-                        | OpenError::TimedOut { .. }
-                        | OpenError::Unreachable { .. }
-                        | OpenError::NoNode => {
-                            failure = error;
-                        }
+                    rules.probe_soon(request.region, Instant::now());
+                    // A node that answers has decided. Only one that is not there is passed over.
+                    if !is_absence(&error) {
+                        return Err(error);
                     }
+                    failure = failure.or(Some(error));
                 }
             }
         }
-        Err(failure)
+        second_best.ok_or_else(|| failure.unwrap_or(OpenError::NoNode))
     }
 
-    /// Connects to a node and logs in, all of it within `pools.connect_timeout`.
+    /// Logs in to one node, if it is not too early for that, and judges what it is.
+    async fn open_at(
+        &self,
+        rules: &Rules,
+        node: &Node,
+        request: &OpenRequest,
+        deadline: Instant,
+    ) -> Result<((OwnedFd, BackendInfo), Fit), OpenError> {
+        let now = Instant::now();
+        let attempt = node.begin(now, deadline.saturating_duration_since(now))?;
+        let user = node.config.user.as_deref().unwrap_or(&request.user);
+        let database = node.config.database.as_deref().unwrap_or(&request.database);
+        match self.log_in_to(rules, node, user, database, &request.settings, deadline).await {
+            Ok((socket, facts)) => {
+                node.succeeded(true);
+                let said = state_of(&facts.parameters, &request.settings);
+                node.see(Instant::now(), said, false);
+                let fit = choice::fit(request.target, node.config.role, said);
+                let parameters = self.interner.borrow_mut().share(facts.parameters.into());
+                debug!(node = &*node.name, user, database, process_id = facts.process_id, ?fit, "backend opened");
+                let (process_id, secret) = (facts.process_id, facts.secret);
+                Ok(((socket, BackendInfo { node: node.identity.clone(), parameters, process_id, secret }), fit))
+            }
+            Err(error) => {
+                warn!(node = &*node.name, user, database, error = describe(&error), "backend could not be opened");
+                if is_absence(&error) {
+                    node.failed(Some(attempt), &error, Instant::now(), chance());
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Connects to a node and logs in, all of it by `deadline`.
     pub(super) async fn log_in_to(
         &self,
         rules: &Rules,
@@ -76,8 +115,8 @@ impl Desk {
         user: &str,
         database: &str,
         settings: &[(Box<str>, Box<str>)],
+        deadline: Instant,
     ) -> Result<(OwnedFd, ServerFacts), OpenError> {
-        let deadline = Instant::now() + rules.config.pools.connect_timeout;
         let name = || node.name.clone();
         let unreachable = |error: io::Error| match error.kind() {
             io::ErrorKind::TimedOut => OpenError::TimedOut { node: name() },
@@ -211,10 +250,27 @@ fn is_of_the_clients_making(sqlstate: SqlState, node: &config::Node) -> bool {
     }
 }
 
+/// Whether an error says that the node is not there, or not yet, or not any more; so that another one may serve, and this one is left
+/// alone for a while.
+pub(super) fn is_absence(error: &OpenError) -> bool {
+    match error {
+        OpenError::Refused { .. } | OpenError::TimedOut { .. } | OpenError::Unreachable { .. } => true,
+        // 57P01 to 57P03: it shuts down, has crashed, or starts up.
+        OpenError::LoginFailed { sqlstate, .. } => sqlstate.is_some_and(|state| state.as_str().starts_with("57P0")),
+        OpenError::NoNode | OpenError::NoneFits { .. } | OpenError::Protocol { .. } => false,
+    }
+}
+
+/// A random byte, for what should not be the same everywhere; without randomness it is.
+pub(super) fn chance() -> u8 {
+    random_bytes().map_or(128, |[byte]: [u8; 1]| byte)
+}
+
 /// An error for the log.
 pub(super) fn describe(error: &OpenError) -> String {
     match error {
         OpenError::NoNode => "the region has no node".to_owned(),
+        OpenError::NoneFits { wanted } => format!("no node of the region fits target_session_attrs = \"{wanted}\""),
         OpenError::Refused { node } => format!("node \"{node}\" refused the connection"),
         OpenError::TimedOut { node } => format!("node \"{node}\" did not answer in time"),
         OpenError::Unreachable { node, text } => format!("node \"{node}\" can not be reached: {text}"),

@@ -14,6 +14,8 @@ mod admission;
 mod authentication;
 mod backend;
 mod backend_login;
+mod backoff;
+mod choice;
 mod client;
 mod console;
 mod conversation;
@@ -39,15 +41,17 @@ use tokio::time::Instant;
 pub use node::Node;
 pub use random::bytes as random_bytes;
 
-use crate::config::{Config, Role};
+use crate::config::Config;
 use crate::engine::ToWorker;
 use crate::observe::{AuditLog, LoginCounters};
 use crate::policy::{Grant, Policy};
-use crate::pool::Parameters;
+use crate::pool::{OpenError, OpenRequest, Parameters};
 use crate::region::{RegionId, SessionRegion};
 use crate::session::Counters;
+use crate::target::TargetSessionAttrs;
 use authentication::Authenticator;
 use backend_login::KeyCache;
+use choice::Candidate;
 use intern::Interner;
 
 /// What logins go by: one configuration and all that follows from it. A reload makes a new one.
@@ -73,21 +77,35 @@ impl Rules {
         Self { policy, nodes, authenticator, told_by_default: Arc::new(told_by_default), config }
     }
 
-    /// The nodes that may serve a region, in the order in which they are tried: its primaries, or its replicas if it has none. A
-    /// pool never mixes the two, because a session could not tell which of them it got.
-    pub fn serving(&self, region: RegionId) -> impl Iterator<Item = &Rc<Node>> {
-        let with = move |role| self.nodes.iter().filter(move |node| node.region == region && node.config.role == role);
-        let role = if with(Role::Primary).next().is_some() { Role::Primary } else { Role::Replica };
-        with(role)
+    /// The nodes of a region that come in question, in the order in which they are tried. What is known of them goes for true until
+    /// it is too old at `now`; without a time, whatever its age.
+    pub fn serving(&self, region: RegionId, wanted: TargetSessionAttrs, now: Option<Instant>) -> Vec<&Rc<Node>> {
+        let nodes: Vec<&Rc<Node>> = self.nodes.iter().filter(|node| node.region == region).collect();
+        let candidates: Vec<Candidate> = nodes.iter().map(|node| node.candidate(now)).collect();
+        choice::order(&candidates, wanted).into_iter().filter_map(|place| nodes.get(place).copied()).collect()
+    }
+
+    /// Why a request finds no node that comes in question. Those that there are may not be any more what they were.
+    fn nothing_fits(&self, request: &OpenRequest, now: Instant) -> OpenError {
+        if self.probe_soon(request.region, now) { OpenError::NoneFits { wanted: request.target } } else { OpenError::NoNode }
+    }
+
+    /// Looks at the nodes of a region again soon, if it has any.
+    fn probe_soon(&self, region: RegionId, now: Instant) -> bool {
+        let nodes = || self.nodes.iter().filter(|node| node.region == region);
+        nodes().for_each(|node| node.probe_soon(now));
+        nodes().next().is_some()
     }
 
     /// What a server would report to a session that starts in `start`, and the user it was reported to: from a node of the grant,
     /// best of that region, or the configured values.
     fn reported(&self, grant: &Grant, start: &SessionRegion) -> (Arc<Parameters>, Option<&str>) {
         let granted = self.policy.granted(grant);
-        let starts_at = |node: &&Rc<Node>| *start == SessionRegion::Declared(node.region);
-        let elsewhere = self.nodes.iter().filter(|node| !starts_at(node) && granted.contains(node.region));
-        let nodes = self.nodes.iter().filter(starts_at).chain(elsewhere);
+        let there = match start {
+            SessionRegion::Declared(region) => self.serving(*region, grant.target(), None),
+            SessionRegion::None | SessionRegion::Undeclared(_) => Vec::new(),
+        };
+        let nodes = there.into_iter().chain(self.nodes.iter().filter(|node| granted.contains(node.region)));
         let mut reported = nodes.filter_map(|node| Some((node.state.borrow().parameters.clone()?, node.config.user.as_deref())));
         reported.next().unwrap_or_else(|| (self.told_by_default.clone(), None))
     }

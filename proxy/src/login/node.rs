@@ -1,17 +1,28 @@
-//! The nodes as the control thread knows them: where they are, and whether they were there when last looked at.
+//! The nodes as the control thread knows them: where they are, whether they could be reached when last tried, and what they are.
 //!
 //! Which region a session may use is decided elsewhere; here a region only has nodes.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
+use tracing::{info, warn};
 
+use super::backend::describe;
+use super::backoff::{Attempt, Backoff};
+use super::choice::Candidate;
 use crate::config::{self, Config};
 use crate::policy::Policy;
-use crate::pool::{NodeIdentity, Parameters};
+use crate::pool::{NodeIdentity, OpenError, Parameters};
 use crate::region::{RegionId, SessionRegion};
+use crate::target::ServerState;
+
+/// What a server has reported is believed for so long. Afterwards it is only found out by logging in again.
+const BELIEVED: Duration = Duration::from_secs(30);
+/// Between two probes that something has asked for.
+const PROBES_APART: Duration = Duration::from_secs(1);
 
 /// One PostgreSQL server.
 pub struct Node {
@@ -26,39 +37,151 @@ pub struct Node {
     pub(super) state: RefCell<NodeState>,
 }
 
-/// What the last probe found.
+/// What the last tries have found.
 #[derive(Debug)]
 pub(super) struct NodeState {
-    pub(super) health: Health,
+    health: Health,
+    backoff: Backoff,
+    /// What it is, and when it said so.
+    seen: Option<(ServerState, Instant)>,
     /// What it reported at its last login by the prober.
     pub(super) parameters: Option<Arc<Parameters>>,
-    /// When it is probed next.
-    pub(super) probe_at: Instant,
+    /// When it was probed, and when it is probed next.
+    probed_at: Option<Instant>,
+    probe_at: Instant,
     pub(super) is_being_probed: bool,
 }
 
 /// Whether a node can be used.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Health {
-    /// It has not been probed yet.
+#[derive(Clone, Debug)]
+enum Health {
+    /// It has not been tried yet.
     Unknown,
     /// It took the connection, and the login if there was one.
     Up,
-    /// It did not, for this reason.
-    Down(String),
+    /// It did not.
+    Down(OpenError),
 }
 
 impl Node {
-    /// Whether the last probe succeeded.
+    /// Whether it could be used at the last try.
     pub fn is_up(&self) -> bool {
-        self.state.borrow().health == Health::Up
+        matches!(self.state.borrow().health, Health::Up)
     }
 
-    /// Something went wrong with it: looks again without waiting for the next turn.
+    /// Whether it is a standby, if that is known.
+    pub fn is_standby(&self) -> Option<bool> {
+        self.state.borrow().seen.and_then(|(seen, _)| seen.standby)
+    }
+
+    /// Why it is down.
+    pub fn error(&self) -> Option<OpenError> {
+        match &self.state.borrow().health {
+            Health::Down(error) => Some(error.clone()),
+            Health::Unknown | Health::Up => None,
+        }
+    }
+
+    /// Something went wrong with it, or with another one of its region: looks again without waiting for the next turn.
     pub(super) fn probe_soon(&self, now: Instant) {
         let mut state = self.state.borrow_mut();
-        state.probe_at = state.probe_at.min(now);
+        let soon = state.probed_at.map_or(now, |probed_at| now.max(probed_at + PROBES_APART));
+        state.probe_at = state.probe_at.min(soon);
     }
+
+    /// Whether a probe begins now; it has begun then.
+    pub(super) fn begin_probe(&self, now: Instant) -> bool {
+        let mut state = self.state.borrow_mut();
+        let is_due = !state.is_being_probed && state.probe_at <= now;
+        if is_due {
+            state.is_being_probed = true;
+            state.probed_at = Some(now);
+        }
+        is_due
+    }
+
+    /// A probe has ended. The next one is after `interval`; of a node that cannot be had, when its time of rest is over.
+    pub(super) fn end_probe(&self, now: Instant, interval: Duration) {
+        let mut state = self.state.borrow_mut();
+        let rested = state.backoff.until().map_or(now + interval, |until| until.max(now + PROBES_APART));
+        state.probe_at = rested.min(now + interval);
+        state.is_being_probed = false;
+    }
+
+    /// What the choice among the nodes of a region goes by.
+    pub(super) fn candidate(&self, now: Option<Instant>) -> Candidate {
+        let state = self.state.borrow();
+        let believed = |at: Instant| now.is_none_or(|now| now.saturating_duration_since(at) < BELIEVED);
+        let seen = state.seen.filter(|(_, at)| believed(*at)).map(|(seen, _)| seen);
+        Candidate { role: self.config.role, seen, down: matches!(state.health, Health::Down(_)) }
+    }
+
+    /// The error of the last try, if it is too early for another one.
+    pub(super) fn rests(&self, now: Instant) -> Option<OpenError> {
+        let state = self.state.borrow();
+        if state.backoff.is_open(now) { None } else { state.backoff.error().cloned() }
+    }
+
+    /// Begins a try that ends within `patience`.
+    ///
+    /// # Errors
+    /// It is too early: the error of the last try.
+    pub(super) fn begin(&self, now: Instant, patience: Duration) -> Result<Attempt, OpenError> {
+        self.state.borrow_mut().backoff.begin(now, patience)
+    }
+
+    /// It could be connected to; `login`: and logged in to.
+    pub(super) fn succeeded(&self, login: bool) {
+        let mut state = self.state.borrow_mut();
+        // That it takes connections says nothing of a server that refuses logins because it is starting up.
+        if !login && matches!(state.backoff.error(), Some(OpenError::LoginFailed { .. })) {
+            return;
+        }
+        state.backoff.succeeded();
+        if !matches!(state.health, Health::Up) {
+            info!(node = &*self.name, region = self.config.region, "node is up");
+            state.health = Health::Up;
+        }
+    }
+
+    /// It could not be had. `None`: that was not because it is not there, so nobody else is kept from trying.
+    pub(super) fn failed(&self, attempt: Option<Attempt>, error: &OpenError, now: Instant, chance: u8) {
+        let mut state = self.state.borrow_mut();
+        if let Some(attempt) = attempt {
+            state.backoff.failed(attempt, error.clone(), now, chance);
+        }
+        let text = describe(error);
+        let is_news = match &state.health {
+            Health::Down(known) => describe(known) != text,
+            Health::Unknown | Health::Up => true,
+        };
+        if is_news {
+            warn!(node = &*self.name, region = self.config.region, error = text, "node is down");
+        }
+        state.health = Health::Down(error.clone());
+    }
+
+    /// A login has shown what it is.
+    pub(super) fn see(&self, now: Instant, said: ServerState, by_probe: bool) {
+        let mut state = self.state.borrow_mut();
+        let known = state.seen.map(|(seen, _)| seen).unwrap_or_default();
+        if let (Some(was), Some(is)) = (known.standby, said.standby)
+            && was != is
+        {
+            info!(node = &*self.name, region = self.config.region, standby = is, "node has changed its role");
+        }
+        // That transactions are read-only by default may be so for this user or database only: the prober's is taken for the node's.
+        let read_only = if by_probe { said.read_only } else { known.read_only };
+        state.seen = Some((ServerState { standby: said.standby.or(known.standby), read_only }, now));
+    }
+}
+
+/// What a server has told of itself during a login for which a client asked for `asked`.
+pub(super) fn state_of(reported: &Parameters, asked: &[(Box<str>, Box<str>)]) -> ServerState {
+    let is_on = |name: &str| reported.get(name).map(|value| value == "on");
+    let asked_for = |name: &str| asked.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
+    let read_only = "default_transaction_read_only";
+    ServerState { standby: is_on("in_hot_standby"), read_only: is_on(read_only) == Some(true) && !asked_for(read_only) }
 }
 
 /// The nodes of a configuration, each with a region of `policy`. A node that has not changed since `previous` keeps its state.
@@ -67,7 +190,16 @@ pub(super) fn nodes(config: &Config, policy: &Policy, previous: &[Rc<Node>], now
         let SessionRegion::Declared(region) = policy.region(&node.region) else { return None };
         let same = |known: &&Rc<Node>| known.region == region && known.config == *node;
         let fresh = || {
-            let state = NodeState { health: Health::Unknown, parameters: None, probe_at: now, is_being_probed: false };
+            let state = NodeState {
+                // Without probes nothing would ever say that it is up.
+                health: if config.pools.probe_interval.is_zero() { Health::Up } else { Health::Unknown },
+                backoff: Backoff::default(),
+                seen: None,
+                parameters: None,
+                probed_at: None,
+                probe_at: now,
+                is_being_probed: false,
+            };
             let name: Arc<str> = node.name.as_str().into();
             let identity = Arc::new(NodeIdentity { name: name.clone(), region });
             Rc::new(Node { config: node.clone(), name, region, identity, state: RefCell::new(state) })

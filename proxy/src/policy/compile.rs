@@ -10,6 +10,7 @@ use super::grant::{Gives, Rules, UNBOUND_NAME};
 use super::{NoRegion, Policy, Regions, Source, Unbound};
 use crate::limits::REGIONS_MAX;
 use crate::region::{RegionId, RegionSet};
+use crate::target::TargetSessionAttrs;
 
 /// What is wrong with a [`Source`], and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,13 +117,14 @@ fn compile_rules(source: &Source, regions: &Regions) -> Result<(Rules, ClassesBu
     let mut classes = ClassesBuilder::new(regions.names.len());
     let too_many = |place: &str| CompileError::TooManyRules { place: place.to_owned() };
 
+    let target = TargetSessionAttrs::default();
     let unbound = match &source.unbound {
         Unbound::Block => None,
-        Unbound::Client => Some(Gives { class: Class::ANY, start: None }),
+        Unbound::Client => Some(Gives { class: Class::ANY, start: None, target }),
         Unbound::Region(name) => {
             let region = regions.declared(UNBOUND_NAME, name)?;
             let class = classes.class(&[region]).ok_or_else(|| too_many(UNBOUND_NAME))?;
-            Some(Gives { class, start: Some(region) })
+            Some(Gives { class, start: Some(region), target })
         }
     };
 
@@ -137,7 +139,7 @@ fn compile_rules(source: &Source, regions: &Regions) -> Result<(Rules, ClassesBu
             return Err(CompileError::NoRegions { place: bind.label.clone() });
         };
         let class = classes.class(&granted).ok_or_else(|| too_many(&bind.label))?;
-        rules.push(bind, Gives { class, start: Some(start) }).ok_or_else(|| too_many(&bind.label))?;
+        rules.push(bind, Gives { class, start: Some(start), target: bind.target }).ok_or_else(|| too_many(&bind.label))?;
     }
     Ok((rules.finish(), classes))
 }

@@ -17,6 +17,7 @@ use ipnet::IpNet;
 use super::decide::Class;
 use super::{BindSource, Denial, Policy};
 use crate::region::{RegionId, SessionRegion};
+use crate::target::TargetSessionAttrs;
 
 /// Who asks to be let in.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +39,7 @@ pub struct Grant {
     class: Class,
     rule: RuleId,
     start: Option<RegionId>,
+    target: TargetSessionAttrs,
 }
 
 impl Grant {
@@ -54,6 +56,11 @@ impl Grant {
     /// Where a session starts that asks for no region: the first one of the rule; none where the client may choose any.
     pub fn start(&self) -> SessionRegion {
         self.start.map_or(SessionRegion::None, SessionRegion::Declared)
+    }
+
+    /// Which servers of a region serve it.
+    pub fn target(&self) -> TargetSessionAttrs {
+        self.target
     }
 
     pub(super) fn class(&self) -> Class {
@@ -82,7 +89,7 @@ impl Policy {
     pub fn grant(&self, subject: &Subject<'_>) -> Result<Grant, Denial> {
         let rule = self.rules.first_match(subject);
         match self.rules.gives(rule) {
-            Some(Gives { class, start }) => Ok(Grant { generation: self.generation, class, rule, start }),
+            Some(Gives { class, start, target }) => Ok(Grant { generation: self.generation, class, rule, start, target }),
             None => Err(Denial::unbound(rule, subject.user, subject.database)),
         }
     }
@@ -122,6 +129,7 @@ struct Word {
 pub(super) struct Gives {
     pub(super) class: Class,
     pub(super) start: Option<RegionId>,
+    pub(super) target: TargetSessionAttrs,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]

@@ -4,6 +4,7 @@
 
 use ipnet::IpNet;
 
+use crate::target::TargetSessionAttrs;
 use crate::wire::sqlstate::SqlState;
 
 /// The residency policy as it was written.
@@ -49,6 +50,8 @@ pub struct BindSource {
     pub from: Option<IpNet>,
     /// The regions granted; the first is where a session starts.
     pub regions: Vec<String>,
+    /// Which servers of those regions serve the login.
+    pub target: TargetSessionAttrs,
     /// The rule's name in logs, audit and errors: `residency.bind[0]`.
     pub label: String,
 }

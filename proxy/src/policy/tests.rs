@@ -6,6 +6,7 @@ mod explaining;
 mod granting;
 
 use super::*;
+use crate::target::TargetSessionAttrs;
 
 /// Regions eu-west and us-east with nodes, antarctica without; alice may be in eu-west, bob in both; nobody else gets in.
 fn source() -> Source {
@@ -31,6 +32,7 @@ fn bind(index: usize, user: Option<&str>, regions: &[&str]) -> BindSource {
         database: None,
         from: None,
         regions: regions.iter().map(|region| (*region).to_owned()).collect(),
+        target: TargetSessionAttrs::default(),
         label: format!("residency.bind[{index}]"),
     }
 }

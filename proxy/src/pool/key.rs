@@ -6,6 +6,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::region::RegionId;
+use crate::target::TargetSessionAttrs;
 use crate::wire::SqlState;
 
 /// Names one session of one worker. The generation tells a session from a former one in the same slot.
@@ -40,6 +41,8 @@ pub struct PoolKey {
     pub user: Arc<str>,
     /// The settings that the backends are opened with, and fall back to on `RESET`.
     pub settings: StartupSettings,
+    /// Which servers of the region its backends are on.
+    pub target: TargetSessionAttrs,
 }
 
 /// Asks for one new backend of a pool.
@@ -107,6 +110,11 @@ pub struct BackendInfo {
 pub enum OpenError {
     /// The region has no node any more.
     NoNode,
+    /// The region has nodes, and none of them is what the session may have.
+    NoneFits {
+        /// What it may have.
+        wanted: TargetSessionAttrs,
+    },
     /// The node refused the connection, also at a second try.
     Refused {
         /// The node's name.

@@ -1,6 +1,6 @@
 //! Backend connections as bookkeeping: who may have one, who waits for one, which replies each still owes.
 //!
-//! A pool is named by its [`PoolKey`]: region, database, user and startup settings, so that a connection is only ever lent to a
+//! A pool is named by its [`PoolKey`]: region and kind of server, database, user and startup settings, so that a connection is only ever lent to a
 //! session that would have opened exactly the same one. Nothing here opens a socket or reads a clock: what has to be done is
 //! left as an [`Order`] for the caller, and time comes in as an argument. Nothing here decides about regions either: a checkout
 //! takes the proof of a decision ([`Proof`]) by value.

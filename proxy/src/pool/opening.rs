@@ -56,6 +56,8 @@ impl Pools {
         self.gave_back_quota(index);
         let Some(pool) = self.pool(index) else { return };
         if pool.open == 0 && pool.opening == 0 {
+            // Whoever comes next asks anew: it is known outside how long the node is left alone, and the answer comes at once.
+            pool.retry_at = None;
             let waiting = mem::take(&mut pool.waiting);
             let error = Arc::new(error);
             self.orders.extend(waiting.into_iter().map(|w| Order::Fail(w.session, WaitFailure::Open(error.clone()))));
@@ -68,10 +70,8 @@ impl Pools {
 
     /// Opens as many connections as there are waiters without one on its way, if the quota allows.
     pub(super) fn open_more(&mut self, index: PoolIndex, now: Instant) {
-        if let Some(pool) = self.pool(index)
-            && pool.retry_at.is_none_or(|at| at <= now)
-        {
-            pool.retry_at = None;
+        if let Some(pool) = self.pool(index) {
+            pool.retry_at = pool.retry_at.filter(|at| *at > now);
             self.open_for_waiters(index);
         }
     }
@@ -81,7 +81,9 @@ impl Pools {
         loop {
             let ticket = OpenTicket(self.next_ticket);
             let Some(pool) = self.pool(index) else { return };
-            let wanted = !pool.paused && pool.waiting.len() > pool.opening as usize && pool.retry_at.is_none();
+            // Without a backend there is nobody to wait for.
+            let may_wait = pool.retry_at.is_some() && pool.open + pool.opening > 0;
+            let wanted = !pool.paused && pool.waiting.len() > pool.opening as usize && !may_wait;
             if !wanted || !pool.quota.try_take(size, per_region_max) {
                 break;
             }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::region::RegionId;
+use crate::target::TargetSessionAttrs;
 use crate::wire::{TransactionStatus, tag::backend as tag};
 
 struct Allowed(RegionId);
@@ -42,7 +43,13 @@ fn settings(mode: PoolMode, size: u32, workers: usize) -> Settings {
 }
 
 fn key(of: RegionId) -> PoolKey {
-    PoolKey { region: of, database: "demo".into(), user: "app".into(), settings: Arc::new([]) }
+    PoolKey {
+        region: of,
+        database: "demo".into(),
+        user: "app".into(),
+        settings: Arc::new([]),
+        target: TargetSessionAttrs::default(),
+    }
 }
 
 fn session(index: u32) -> SessionKey {

@@ -17,6 +17,7 @@ use crate::limits::SESSION_HELD_BYTES_MAX;
 use crate::policy::Grant;
 use crate::pool::{BackendKey, Parameters, PoolIndex, PoolMode, SessionKey};
 use crate::region::RegionId;
+use crate::target::TargetSessionAttrs;
 use crate::wire::{Splitter, TransactionStatus};
 
 /// Why a session does not look at its client's bytes.
@@ -94,6 +95,8 @@ pub(super) struct Session {
     /// The next backend must not remember what sequences others have used.
     pub(super) forgets_sequences: bool,
     pub(super) pool: Option<(RegionId, PoolIndex)>,
+    /// Which servers of the region the pool is of.
+    pub(super) target: TargetSessionAttrs,
     /// Replies the backend owes to this session.
     pub(super) owed: usize,
     /// Pieces of the backend's message in hand are for this client.
@@ -167,6 +170,7 @@ impl Session {
             pin: None,
             forgets_sequences: false,
             pool: None,
+            target: TargetSessionAttrs::default(),
             owed: 0,
             receiving: false,
             told_fatal: false,

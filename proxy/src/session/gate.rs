@@ -9,7 +9,7 @@ use super::output::{AuditRecord, Output, Outputs, Payload};
 use super::prepared::Note;
 use super::region::RegionTrack;
 use super::{Common, Refusal};
-use crate::policy::{Denial, Requirement, Subject};
+use crate::policy::{Denial, Grant, Requirement, Subject};
 use crate::pool::{BackendKey, Checkout, Farewell, Kind, PoolKey, Reply, Rule};
 use crate::region::{RegionId, SessionRegion};
 use crate::wire::{Report, Severity, SqlState, TransactionStatus, encode_notice, frontend};
@@ -65,7 +65,9 @@ impl Common {
         };
         let (served_by, requirement) = (permit.region(), permit.requirement());
         if let Some(key) = session.backend {
-            let bound_to = self.pools.get(key).map(|backend| (backend.region(), backend.is_retired()));
+            // A reload may have given the session other servers of its region, as it may have changed its node.
+            let other_servers = grant.target() != session.target;
+            let bound_to = self.pools.get(key).map(|backend| (backend.region(), backend.is_retired() || other_servers));
             let in_transaction = session.unit.touched || self.backend_in_transaction(session);
             let stays = match bound_to {
                 Some((region, retired)) => region == served_by && (!retired || in_transaction || !session.is_quiet()),
@@ -126,8 +128,9 @@ impl Common {
 
     /// The pool of the session in a region.
     fn pool_of(&mut self, session: &mut Session, region: RegionId) -> crate::pool::PoolIndex {
+        let target = session.grant.as_ref().map(Grant::target).unwrap_or_default();
         if let Some((of, pool)) = session.pool {
-            if of == region {
+            if of == region && session.target == target {
                 return pool;
             }
             self.count_watched(session);
@@ -139,7 +142,9 @@ impl Common {
             database: identity.database.clone(),
             user: identity.user.clone(),
             settings: identity.settings.clone(),
+            target,
         });
+        session.target = target;
         session.pool = Some((region, pool));
         pool
     }

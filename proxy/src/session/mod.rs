@@ -51,7 +51,7 @@ use prepared::SharedStatements;
 pub use crate::pool::{BackendKey, SessionKey};
 pub use counters::{Counter, Counters, Outcome};
 pub use operate::Operation;
-pub use output::{AuditRecord, CoreSettings, Identity, Login, Output, Outputs, Payload};
+pub use output::{AuditRecord, CoreSettings, FirstNodes, Identity, Login, Output, Outputs, Payload};
 pub use refusal::Refusal;
 pub use report::{ClientReport, ClientState, Detail, GroupReport, Report, ServerReport, declared};
 

@@ -77,10 +77,18 @@ fn timed_out(session: &Session, seconds: u64) -> Refusal {
     Refusal::new(SqlState::TOO_MANY_CONNECTIONS, text).with_hint("Raise pools.size, or shorten transactions.")
 }
 
+/// A client that gets this may think of looking elsewhere.
+const NEVER_ELSEWHERE: &str = "The session is served again when its region is; no other region stands in.";
+
 /// What a client is told when its region's server could not be reached; `Err`: the server's own FATAL, which ends the session.
 fn explain(error: &Arc<OpenError>, region: &str) -> Result<Refusal, bytes::Bytes> {
-    let failed = |text: String| Ok(Refusal::new(SqlState::CONNECTION_FAILURE, text));
+    let failed = |text: String| Ok(Refusal::new(SqlState::CONNECTION_FAILURE, text).with_hint(NEVER_ELSEWHERE));
     match &**error {
+        OpenError::NoneFits { wanted } => {
+            let text = format!("region \"{region}\" has no server for target_session_attrs = \"{wanted}\" at the moment");
+            Ok(Refusal::new(SqlState::CONNECTION_FAILURE, text)
+                .with_hint("The bind rule of this login says which servers of its region it may have."))
+        }
         OpenError::NoNode => failed(format!("region \"{region}\" has no node any more")),
         OpenError::Refused { node } => failed(format!("node \"{node}\" of region \"{region}\" refused the connection")),
         OpenError::TimedOut { node } => failed(format!("node \"{node}\" of region \"{region}\" did not answer in time")),
@@ -92,7 +100,10 @@ fn explain(error: &Arc<OpenError>, region: &str) -> Result<Refusal, bytes::Bytes
         OpenError::LoginFailed { error, sqlstate, .. } => {
             let text = crate::wire::parse_error(error.get(5..).unwrap_or_default()).map(|fields| fields.message);
             let sqlstate = sqlstate.unwrap_or(SqlState::CONNECTION_FAILURE);
-            Ok(Refusal::new(sqlstate, text.unwrap_or_else(|| "login at the server failed".to_owned())))
+            let refusal = Refusal::new(sqlstate, text.unwrap_or_else(|| "login at the server failed".to_owned()));
+            // Class 57: the server is on its way up or down.
+            let is_down = sqlstate.as_str().starts_with("57");
+            Ok(if is_down { refusal.with_hint(NEVER_ELSEWHERE) } else { refusal })
         }
     }
 }

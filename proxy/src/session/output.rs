@@ -10,6 +10,7 @@ use super::Refusal;
 use crate::policy::Reason;
 use crate::pool::{self, BackendKey, Farewell, MovedBackend, OpenRequest, OpenTicket, Parameters, SessionKey, StartupSettings};
 use crate::region::RegionId;
+use crate::target::TargetSessionAttrs;
 use crate::wire::SqlState;
 
 /// What the core is told about its surroundings; a reload brings a new one.
@@ -23,9 +24,12 @@ pub struct CoreSettings {
     pub session_state: pool::StatePolicy,
     /// Whether a client is told when its session begins to keep its backend.
     pub pin_notice: bool,
-    /// The node that serves each region first, by [`RegionId::index`]; for `SHOW domicile.node`.
-    pub nodes: Arc<[Option<Arc<str>>]>,
+    /// The nodes that serve each region first, by [`RegionId::index`]; for `SHOW domicile.node`.
+    pub nodes: Arc<[FirstNodes]>,
 }
+
+/// The node of a region that serves first, by [`TargetSessionAttrs::index`].
+pub type FirstNodes = [Option<Arc<str>>; TargetSessionAttrs::ALL.len()];
 
 /// Who a client is, as its login has established.
 #[derive(Clone, Debug)]

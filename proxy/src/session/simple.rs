@@ -107,7 +107,8 @@ impl Common {
         }
         let Some(grant) = &session.grant else { return String::new() };
         let Ok(permit) = self.policy.snapshot().decide(grant, session.region.current()) else { return String::new() };
-        let node = self.settings.nodes.get(permit.region().index()).and_then(Option::as_deref);
+        let node =
+            self.settings.nodes.get(permit.region().index()).and_then(|first| first.get(grant.target().index())?.as_deref());
         node.unwrap_or_default().to_owned()
     }
 

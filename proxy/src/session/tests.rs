@@ -14,6 +14,7 @@ mod pipelines;
 mod prepared;
 mod prepared_elsewhere;
 mod savepoints;
+mod servers;
 mod settings;
 mod simple;
 mod simulation;

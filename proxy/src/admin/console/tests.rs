@@ -336,7 +336,13 @@ fn every_table_has_a_value_of_the_right_kind_for_each_of_its_columns() {
     let eu = policy.region("eu");
     let SessionRegion::Declared(region) = eu else { panic!("eu is declared") };
     let mut pools = crate::pool::Pools::new(settings(), Arc::default(), 1);
-    let key = crate::pool::PoolKey { region, database: "shop".into(), user: "app".into(), settings: Arc::new([]) };
+    let key = crate::pool::PoolKey {
+        region,
+        database: "shop".into(),
+        user: "app".into(),
+        settings: Arc::new([]),
+        target: Default::default(),
+    };
     let index = pools.enter(&key);
     let tally = Tally { queries: 7, xacts: 5, assignments: 5, sent: 12_345, ..Tally::default() };
     let pool =

@@ -122,6 +122,7 @@ log.format = "xml"
 log.level = "warning"
 nodes = [{ name = "a", region = "eu-west", address = "127.0.0.1:1", role = "secondary" }]
 regions.eu-west = {}
+residency.bind = [{ regions = ["eu-west"], target_session_attrs = "read_only" }]
 "#,
         expect![[r#"
             d.toml:1: pool_mode must be one of "transaction", "session", not "transactoin": did you mean "transaction"?
@@ -132,6 +133,7 @@ regions.eu-west = {}
             d.toml:6: log.format must be one of "text", "json", not "xml"
             d.toml:7: log.level must be one of "error", "warn", "info", "debug", "trace", not "warning": did you mean "warn"?
             d.toml:8: nodes[0].role must be one of "primary", "replica", not "secondary"
+            d.toml:10: residency.bind[0].target_session_attrs must be one of "any", "read-write", "read-only", "primary", "standby", "prefer-standby", not "read_only": did you mean "read-only"?
         "#]],
     );
 }
@@ -367,6 +369,37 @@ address = "127.0.0.1:5433"
             warning: d.toml:5: the default region "eu-west" has no node: whatever leads there is denied
             warning: d.toml:8: residency.bind[1] is never reached: residency.bind[0] before it matches every login
             warning: d.toml:18: node "a" of region "us-east" and node "b" of region "ap-south" are the same server, 127.0.0.1:5433: nothing keeps their rows apart
+        "#]],
+    );
+    check(
+        r#"auth.method = "trust"
+[[residency.bind]]
+user = "a"
+regions = ["eu", "us", "none"]
+[[residency.bind]]
+user = "b"
+regions = ["eu", "us"]
+target_session_attrs = "standby"
+[[residency.bind]]
+user = "c"
+regions = ["eu", "us"]
+target_session_attrs = "prefer-standby"
+[regions.eu]
+[regions.us]
+[regions.none]
+[[nodes]]
+name = "a"
+region = "eu"
+address = "127.0.0.1:5433"
+role = "replica"
+[[nodes]]
+name = "b"
+region = "us"
+address = "127.0.0.1:5434"
+"#,
+        expect![[r#"
+            warning: d.toml:2: residency.bind[0]: target_session_attrs is "read-write", and no node of region "eu" has the role "primary"
+            warning: d.toml:5: residency.bind[1]: target_session_attrs is "standby", and no node of region "us" has the role "replica"
         "#]],
     );
 }

@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use super::mistake::Findings;
 use super::read::whole;
 use super::*;
+use crate::target::TargetSessionAttrs;
 
 /// A configuration that says no more than it must.
 const MINIMAL: &str = r#"
@@ -72,6 +73,7 @@ fn what_is_written_is_read() {
         database = "shop"
         from = "10.1.2.3/8"
         regions = ["us-east", "eu-west"]
+        target_session_attrs = "prefer-standby"
         [regions.us-east]
         jurisdiction = "US"
         [regions.eu-west]
@@ -90,6 +92,7 @@ fn what_is_written_is_read() {
         idle_timeout = "5min"
         lifetime = "1h"
         connect_timeout = "250ms"
+        probe_interval = 0
         [limits]
         login_timeout = "10 s"
         max_clients = 1000
@@ -120,7 +123,7 @@ fn what_is_written_is_read() {
         Auth { method: Trust, users: Users({}), backend_cleartext: true }
         [Region { name: "us-east", jurisdiction: Some("US") }, Region { name: "eu-west", jurisdiction: None }]
         [Node { name: "a", region: "us-east", address: Unix { directory: "/run/postgresql", port: 5433 }, role: Replica, user: Some("app"), password: Some(Password), database: Some("shop") }]
-        Pools { size: 16, max_per_region: Some(100), wait_timeout: 5s, idle_timeout: 300s, lifetime: 3600s, connect_timeout: 250ms, prepared_statements: 200, reset_always: false }"#]]
+        Pools { size: 16, max_per_region: Some(100), wait_timeout: 5s, idle_timeout: 300s, lifetime: 3600s, connect_timeout: 250ms, probe_interval: 0ns, prepared_statements: 200, reset_always: false }"#]]
     .assert_eq(&format!("{listen:?} {workers:?} {pool_mode:?}\n{auth:?}\n{regions:?}\n{nodes:?}\n{pools:?}"));
     let Config { limits, engine, http, log, audit_file, parameters, .. } = &config;
     expect![[r#"
@@ -147,6 +150,7 @@ fn what_is_written_is_read() {
         [("us-east", true), ("eu-west", false)]
     );
     let bind = &source.binds[0];
+    assert_eq!(bind.target, TargetSessionAttrs::PreferStandby);
     assert_eq!(
         (bind.user.as_deref(), bind.database.as_deref(), bind.label.as_str()),
         (Some("alice"), Some("shop"), "residency.bind[0]")

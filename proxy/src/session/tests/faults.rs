@@ -29,7 +29,7 @@ fn a_region_that_is_down_is_an_error_and_never_a_detour() {
         !down eu
         Q SET helios.region = 'eu'; SELECT 1
           C SET
-          E ERROR 08006: node "node-eu" of region "eu" refused the connection
+          E ERROR 08006: node "node-eu" of region "eu" refused the connection (HINT)
           Z I
         Q SELECT 1
           audit: denied "" at Query by residency.unbound
@@ -56,12 +56,12 @@ fn a_region_that_is_down_is_an_error_and_never_a_detour() {
           1
           2
           C SET
-          E ERROR 08006: node "node-eu" of region "eu" refused the connection
+          E ERROR 08006: node "node-eu" of region "eu" refused the connection (HINT)
           Z I
         Q BEGIN; SET helios.region = 'eu'; SELECT 1
           C BEGIN
           C SET
-          E ERROR 08006: node "node-eu" of region "eu" refused the connection
+          E ERROR 08006: node "node-eu" of region "eu" refused the connection (HINT)
           Z E
         Q ROLLBACK
           C ROLLBACK
@@ -70,7 +70,7 @@ fn a_region_that_is_down_is_an_error_and_never_a_detour() {
           C BEGIN
           Z T
         Q SELECT 1
-          E ERROR 08006: node "node-eu" of region "eu" refused the connection
+          E ERROR 08006: node "node-eu" of region "eu" refused the connection (HINT)
           Z E
         Q SELECT 1
           E ERROR 25P02: current transaction is aborted, commands ignored until end of transaction block

@@ -15,6 +15,7 @@ use crate::pool::{
 use crate::region::RegionId;
 use crate::session::{Core, CoreSettings, Counters, Identity, Login, Output, Outputs, Payload};
 use crate::table::Publisher;
+use crate::target::TargetSessionAttrs;
 use crate::wire::{Frame, Malformed, Mode, Splitter, SqlState, TransactionStatus, backend, frontend, parse_error};
 
 /// How bytes are delivered.
@@ -60,7 +61,8 @@ pub(super) fn source() -> Source {
 
 pub(super) fn bound_to(regions: &[&str]) -> Source {
     let regions = regions.iter().map(|name| (*name).to_owned()).collect();
-    let bind = BindSource { user: Some("app".into()), database: None, from: None, regions, label: "residency.bind[0]".into() };
+    let (target, label) = (Default::default(), "residency.bind[0]".into());
+    let bind = BindSource { user: Some("app".into()), database: None, from: None, regions, target, label };
     Source { binds: vec![bind], ..source() }
 }
 
@@ -138,7 +140,7 @@ impl World {
             parameters: ["domicile.region".to_owned(), "helios.region".to_owned()].into(),
             session_state: setup.session_state,
             pin_notice: true,
-            nodes: [Some("node-eu".into()), Some("node-us".into())].into(),
+            nodes: ["node-eu", "node-us"].map(|name| std::array::from_fn(|_| Some(name.into()))).into(),
         };
         let core =
             Core::new(settings.clone(), publisher.reader(), Arc::new(Quotas::default()), Arc::new(Counters::default()), 0, now);
@@ -219,6 +221,13 @@ impl World {
             }
             "grant" => {
                 self.source = bound_to(&rest.split(' ').collect::<Vec<_>>());
+                let next = Policy::compile(&self.source, Some(&self.publisher.current())).unwrap();
+                self.publisher.publish(Arc::new(next));
+            }
+            // `target standby`: what the bind rules say about the servers of a region, after a reload.
+            "target" => {
+                let wanted = TargetSessionAttrs::ALL.iter().find(|(name, _)| *name == rest);
+                self.source.binds.iter_mut().for_each(|bind| bind.target = wanted.unwrap().1);
                 let next = Policy::compile(&self.source, Some(&self.publisher.current())).unwrap();
                 self.publisher.publish(Arc::new(next));
             }
@@ -326,6 +335,9 @@ impl World {
                             let node = format!("node-{region}").into();
                             self.core.backend_failed(ticket, OpenError::Refused { node }, &mut self.out);
                             continue;
+                        }
+                        if request.target != TargetSessionAttrs::default() {
+                            writeln!(self.said, "  open: {region}, {}", request.target).unwrap();
                         }
                         let info = BackendInfo {
                             node: self.nodes[request.region.index()].clone(),

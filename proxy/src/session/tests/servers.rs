@@ -1,0 +1,92 @@
+//! Which servers of its region a session gets: its bind rule says it, a pool never mixes them, and a reload may change it.
+
+use expect_test::expect;
+
+use super::world::{Setup, bound_to, check, session_mode, transaction_mode};
+
+#[test]
+fn a_reload_that_names_other_servers_is_followed_between_transactions() {
+    check(
+        Setup { source: bound_to(&["eu"]), ..transaction_mode() },
+        "
+        Q SELECT 1
+        Q BEGIN; SELECT 2
+        !target standby
+        Q SELECT 3
+        Q COMMIT
+        Q SELECT 4
+        !target read-write
+        Q SELECT 5
+    ",
+        expect![[r#"
+            Q SELECT 1
+              T
+              D eu
+              C SELECT 1
+              Z I
+                eu: Q SELECT 1
+            Q BEGIN; SELECT 2
+              C BEGIN
+              T
+              D eu
+              C SELECT 1
+              Z T
+                eu: Q BEGIN; SELECT 2
+            !target standby
+            Q SELECT 3
+              T
+              D eu
+              C SELECT 1
+              Z T
+                eu: Q SELECT 3
+            Q COMMIT
+              C COMMIT
+              Z I
+                eu: Q COMMIT
+            Q SELECT 4
+              open: eu, standby
+              T
+              D eu
+              C SELECT 1
+              Z I
+                eu: Q SELECT 4
+            !target read-write
+            Q SELECT 5
+              T
+              D eu
+              C SELECT 1
+              Z I
+                eu: Q SELECT 5
+        "#]],
+    );
+}
+
+#[test]
+fn a_session_that_holds_its_backend_changes_it_between_transactions() {
+    check(
+        Setup { source: bound_to(&["eu"]), ..session_mode() },
+        "
+        Q SELECT 1
+        !target prefer-standby
+        Q SELECT 2
+    ",
+        expect![[r#"
+            Q SELECT 1
+              T
+              D eu
+              C SELECT 1
+              Z I
+                eu: Q SELECT 1
+            !target prefer-standby
+            Q SELECT 2
+              N NOTICE 00000: the node of this session has been reconfigured; prepared statements, temporary tables and settings made there are gone
+              open: eu, prefer-standby
+              T
+              D eu
+              C SELECT 1
+              Z I
+                eu: Q DISCARD ALL
+                eu: Q SELECT 2
+        "#]],
+    );
+}
