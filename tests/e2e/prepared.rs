@@ -118,3 +118,13 @@ fn a_failed_pipeline_leaves_what_was_parsed_before_the_failure() {
     says(&mut client, &[m::bind("", "c", &[])], "E 26000 prepared statement \"c\" does not exist / Z I");
     says(&mut client, &[m::parse("c", "SELECT 2"), m::bind("", "c", &[]), m::execute("", 0)], "1 / 2 / D 2 / C SELECT 1 / Z I");
 }
+
+#[test]
+fn errors_of_the_server_name_a_statement_as_its_client_does() {
+    let Some(world) = world() else { return };
+    let proxy = start(&two_backends(world));
+    let mut client = proxy.connect();
+    says(&mut client, &[m::parse("mine", "SELECT $1::int")], "1 / Z I");
+    let text = "E 08P01 bind message supplies 2 parameters, but prepared statement \"mine\" requires 1 / Z I";
+    says(&mut client, &[m::bind("", "mine", &["1", "2"])], text);
+}

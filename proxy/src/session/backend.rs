@@ -9,6 +9,7 @@ use memchr::memmem;
 
 use super::client::{Preamble, Session, Wait};
 use super::output::{Feed, Output, Outputs, Payload, farewell, tell};
+use super::prepared::SERVER_NAME_PREFIX;
 use super::settings::restore_refusal;
 use super::{Common, Core, Refusal, Sessions};
 use crate::limits::BACKEND_MESSAGE_BYTES_MAX;
@@ -298,6 +299,7 @@ impl Common {
                     Rule::Instead(error) => Some(error),
                     Rule::Forward | Rule::Swallow | Rule::Follow(_) | Rule::Emit(_) => None,
                 });
+                let instead = instead.or_else(|| session.in_its_words(body));
                 let Some(error) = instead else { return Ok((Route::To(owner), Event::Advanced)) };
                 session.receiving = false;
                 tell(owner, error, out);
@@ -515,7 +517,7 @@ fn doubt_statements(found: &mut Backend, error: &[u8]) {
     let is_stale = memmem::find(error, b"\0C0A000\0").is_some() && memmem::find(error, b"\0RRevalidateCachedQuery\0").is_some();
     if is_stale {
         found.prepared.doubt();
-    } else if memmem::find(error, b"\0C26000\0").is_some() && memmem::find(error, b"\"domicile_").is_some() {
+    } else if memmem::find(error, b"\0C26000\0").is_some() && memmem::find(error, SERVER_NAME_PREFIX.as_bytes()).is_some() {
         found.prepared.clear();
     }
 }

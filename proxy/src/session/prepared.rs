@@ -13,6 +13,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
+use bytes::Bytes;
+use memchr::memmem;
 use sha2::{Digest, Sha256};
 
 use super::Refusal;
@@ -22,6 +24,7 @@ use crate::limits::{SESSION_STATEMENTS_BYTES_MAX, SESSION_STATEMENTS_MAX};
 use crate::pool::{Backend, Description, Parameters, PreparedStatement, StatementDigest, UnnamedStatement};
 use crate::wire::SqlState;
 use crate::wire::backend::row_description_columns;
+use crate::wire::error::error_of_parts;
 
 /// The reported settings that change what a text means when it is parsed: how its constants are read.
 const ENVIRONMENT: [&str; 4] = ["client_encoding", "DateStyle", "IntervalStyle", "TimeZone"];
@@ -46,9 +49,13 @@ impl Statement {
     }
 }
 
+/// How the names of shared statements begin on backends, and how many hexadecimal digits follow.
+pub(super) const SERVER_NAME_PREFIX: &str = "domicile_";
+const SERVER_NAME_DIGITS: usize = 32;
+
 /// The name of a shared statement on a backend.
 pub(super) fn server_name(digest: StatementDigest) -> String {
-    format!("domicile_{:032x}", u128::from_be_bytes(digest.0))
+    format!("{SERVER_NAME_PREFIX}{:0SERVER_NAME_DIGITS$x}", u128::from_be_bytes(digest.0))
 }
 
 /// The unnamed statement of a session.
@@ -285,6 +292,16 @@ impl Session {
     /// Notes of earlier units decide what the unnamed statement is.
     pub(super) fn unnamed_is_unsettled(&self) -> bool {
         !self.unit.unnamed && self.notes.iter().any(Note::is_unnamed)
+    }
+
+    /// An ErrorResponse that names one of the session's statements as the server knows it, with the client's name in its place.
+    pub(super) fn in_its_words(&self, error: &[u8]) -> Option<Bytes> {
+        let statements = self.statements.as_ref()?;
+        let start = memmem::find(error, SERVER_NAME_PREFIX.as_bytes())?;
+        let end = start + SERVER_NAME_PREFIX.len() + SERVER_NAME_DIGITS;
+        let (before, named, after) = (error.get(..start)?, error.get(start..end)?, error.get(end..)?);
+        let (name, _) = statements.named.iter().find(|(_, entry)| entry.statement.server_name.as_bytes() == named)?;
+        Some(error_of_parts(&[before, name, after]))
     }
 
     /// Makes a note for a reply that is owed from now on.

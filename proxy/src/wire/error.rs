@@ -84,6 +84,13 @@ pub fn encode_notice(report: &Report<'_>) -> Bytes {
     encode(tag::NOTICE_RESPONSE, report)
 }
 
+/// An ErrorResponse whose body is given in parts, which are the caller's to get right.
+pub fn error_of_parts(parts: &[&[u8]]) -> Bytes {
+    message(tag::ERROR_RESPONSE, parts.iter().map(|part| part.len()).sum(), |body| {
+        parts.iter().for_each(|part| body.extend_from_slice(part));
+    })
+}
+
 fn encode(tag: u8, report: &Report<'_>) -> Bytes {
     let texts = report.message.len() + report.detail.map_or(0, str::len) + report.hint.map_or(0, str::len);
     message(tag, texts + 64, |body| {
