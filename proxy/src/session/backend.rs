@@ -326,6 +326,10 @@ impl Common {
                 return Err(Broken);
             }
             found.parameters = with(&found.parameters, name, value);
+            if *found.parameters == *found.initial {
+                // One object for what is the same, so that the next session sees it at a glance.
+                found.parameters = found.initial.clone();
+            }
             if state == State::Idle {
                 // The server has read its configuration again.
                 found.initial = with(&found.initial, name, value);

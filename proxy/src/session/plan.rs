@@ -361,7 +361,7 @@ impl Walk<'_> {
     /// What the proxy has prepared is taken from the session; what SQL's PREPARE has made is the backend's.
     fn deallocate(&mut self, name: Option<&str>) -> Result<Item, Refuse> {
         let known = name.is_some_and(|name| (self.view.has_statement)(name.as_bytes()));
-        if self.view.keeps && self.view.bound && !known {
+        if (self.view.keeps && self.view.bound || self.leaves.is_some()) && !known {
             return Ok(self.backend(None));
         }
         match name {

@@ -449,6 +449,9 @@ fn deallocate_knows_whose_a_statement_is() {
         Q DEALLOCATE begin
         Q DEALLOCATE p
         Q DEALLOCATE ALL
+        Q DISCARD ALL
+        Q SET helios.region = 'eu'
+        Q PREPARE p AS SELECT 1; DEALLOCATE p; DEALLOCATE ALL
     ",
         expect![[r#"
         Q SET helios.region = 'eu'
@@ -500,6 +503,20 @@ fn deallocate_knows_whose_a_statement_is() {
           C DEALLOCATE ALL
           Z I
             eu: Q DEALLOCATE ALL
+        Q DISCARD ALL
+          C DISCARD ALL
+          Z I
+            eu: Q DISCARD ALL
+        Q SET helios.region = 'eu'
+          C SET
+          Z I
+        Q PREPARE p AS SELECT 1; DEALLOCATE p; DEALLOCATE ALL
+          N NOTICE 00000: this session keeps its server connection from now on: PREPARE (HINT)
+          C PREPARE
+          C DEALLOCATE P
+          C DEALLOCATE ALL
+          Z I
+            eu: Q PREPARE p AS SELECT 1; DEALLOCATE p; DEALLOCATE ALL
     "#]],
     );
 }
