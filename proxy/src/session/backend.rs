@@ -401,6 +401,10 @@ impl Common {
         if let Some(found) = self.pools.get(key) {
             found.has_answered(self.now);
         }
+        if matches!(rule, Rule::Swallow) {
+            // The end of something that the client's transaction knows nothing of.
+            return self.pause_between(session);
+        }
         session.retried = false;
         session.committing &= !session.is_quiet();
         session.status = status;

@@ -132,6 +132,8 @@ pub(super) struct Session {
     pub(super) statements: Option<Box<SessionStatements>>,
     /// Steps with them that may still fail, oldest first.
     pub(super) notes: VecDeque<Note>,
+    /// There is no unnamed statement, whatever a backend may have that has not seen the client's last Query.
+    pub(super) unnamed_ended: bool,
     /// For reports.
     pub(super) watch: Watch,
 }
@@ -188,7 +190,18 @@ impl Session {
             local: None,
             statements: None,
             notes: VecDeque::new(),
+            unnamed_ended: false,
             watch: Watch::default(),
+        }
+    }
+
+    /// The unnamed statement is no more.
+    pub(super) fn deallocate_unnamed(&mut self) {
+        if let Some(local) = &mut self.local {
+            local.statements.remove(&b""[..]);
+        }
+        if let Some(statements) = &mut self.statements {
+            statements.drop_unnamed();
         }
     }
 

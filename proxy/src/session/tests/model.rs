@@ -28,6 +28,8 @@ pub(super) struct Model {
     implicit: bool,
     /// Settings that it reports.
     parameters: BTreeMap<String, String>,
+    /// A setting that it does not report.
+    work_mem: String,
     /// What RESET goes back to.
     initial: BTreeMap<String, String>,
     /// What clients have been told of them.
@@ -54,6 +56,7 @@ impl Model {
             skipping: false,
             copying_in: None,
             implicit: false,
+            work_mem: String::new(),
             parameters: initial(),
             initial: initial(),
             reported: initial(),
@@ -104,12 +107,20 @@ impl Model {
                 let text = String::from_utf8_lossy(fields.text).into_owned();
                 self.log.push(format!("P {}:{text}", String::from_utf8_lossy(fields.name)));
                 self.implicit = true;
+                if fields.name.is_empty() {
+                    self.statements.remove(&b""[..]);
+                }
                 if self.status == TransactionStatus::Failed && !ends_transaction(&text) {
                     return self.fail(&aborted(), answer);
                 }
                 if !fields.name.is_empty() && self.statements.contains_key(fields.name) {
-                    return self
-                        .fail(&Failure(SqlState::DUPLICATE_PREPARED_STATEMENT, "prepared statement exists".into()), answer);
+                    return self.fail(
+                        &Failure(
+                            SqlState::DUPLICATE_PREPARED_STATEMENT,
+                            format!("prepared statement \"{}\" already exists", String::from_utf8_lossy(fields.name)),
+                        ),
+                        answer,
+                    );
                 }
                 self.parsed_as.insert(fields.name.to_vec(), self.column());
                 self.statements.insert(fields.name.to_vec(), text);
@@ -134,8 +145,7 @@ impl Model {
                         answer.extend_from_slice(&backend::bind_complete());
                     }
                     None => {
-                        let name = String::from_utf8_lossy(names.statement).into_owned();
-                        let text = format!("prepared statement \"{name}\" does not exist");
+                        let text = no_statement(names.statement);
                         self.fail(&Failure(SqlState::INVALID_SQL_STATEMENT_NAME, text), answer);
                     }
                 }
@@ -144,7 +154,11 @@ impl Model {
                 let (target, name) = frontend::describe_fields(body).unwrap();
                 self.log.push(format!("D {}", String::from_utf8_lossy(name)));
                 if matches!(target, frontend::Target::Statement) && !self.statements.contains_key(name) {
-                    return self.fail(&Failure(SqlState::INVALID_SQL_STATEMENT_NAME, "no such statement".into()), answer);
+                    return self.fail(&Failure(SqlState::INVALID_SQL_STATEMENT_NAME, no_statement(name)), answer);
+                }
+                if self.status == TransactionStatus::Failed {
+                    // So does PostgreSQL for whatever returns rows, and here everything does.
+                    return self.fail(&aborted(), answer);
                 }
                 if matches!(target, frontend::Target::Statement) && self.has_changed(name) {
                     return self.fail(&stale(), answer);
@@ -333,7 +347,12 @@ impl Model {
                 if !extended {
                     answer.extend_from_slice(&backend::row_description_text("x", 0));
                 }
-                answer.extend_from_slice(&backend::data_row_text(Some(&self.region)));
+                let value = match word(1).as_str() {
+                    "timezone" => self.parameters["TimeZone"].clone(),
+                    "work_mem" => self.work_mem.clone(),
+                    _ => self.region.clone(),
+                };
+                answer.extend_from_slice(&backend::data_row_text(Some(&value)));
                 "SELECT 1".to_owned()
             }
             "alter" => {
@@ -346,16 +365,40 @@ impl Model {
                 self.parameters.insert("TimeZone".into(), value.into());
                 "SET".to_owned()
             }
+            "set" if word(1) == "work_mem" => {
+                self.work_mem = word(3);
+                "SET".to_owned()
+            }
+            "prepare" if word(2) == "as" => {
+                if self.statements.contains_key(word(1).as_bytes()) {
+                    let text = format!("prepared statement \"{}\" already exists", word(1));
+                    return Err(Failure(SqlState::DUPLICATE_PREPARED_STATEMENT, text));
+                }
+                self.statements.insert(word(1).into_bytes(), "SELECT 1".into());
+                "PREPARE".to_owned()
+            }
+            "execute" | "deallocate" if word(1) != "all" && !self.statements.contains_key(word(1).as_bytes()) => {
+                return Err(Failure(SqlState::INVALID_SQL_STATEMENT_NAME, no_statement(word(1).as_bytes())));
+            }
             "reset" if word(1) == "all" => {
+                self.work_mem.clear();
                 self.parameters = self.initial.clone();
                 "RESET".to_owned()
             }
-            "discard" => {
+            "discard" if word(1) == "all" => {
+                self.work_mem.clear();
                 self.parameters = self.initial.clone();
                 self.statements.clear();
                 lower.to_uppercase()
             }
-            "deallocate" => lower.to_uppercase(),
+            "deallocate" if word(1) == "all" => {
+                self.statements.clear();
+                lower.to_uppercase()
+            }
+            "deallocate" => {
+                self.statements.remove(word(1).as_bytes());
+                "DEALLOCATE".to_owned()
+            }
             other => other.to_uppercase(),
         };
         answer.extend_from_slice(&backend::command_complete(&tag));
@@ -369,6 +412,13 @@ fn initial() -> BTreeMap<String, String> {
 
 fn stale() -> Failure {
     Failure(SqlState::FEATURE_NOT_SUPPORTED, "cached plan must not change result type".into())
+}
+
+fn no_statement(name: &[u8]) -> String {
+    if name.is_empty() {
+        return "unnamed prepared statement does not exist".into();
+    }
+    format!("prepared statement \"{}\" does not exist", String::from_utf8_lossy(name))
 }
 
 fn aborted() -> Failure {
