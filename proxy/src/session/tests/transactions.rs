@@ -214,12 +214,12 @@ fn a_refusal_inside_an_open_transaction_leaves_the_backend_waiting_for_rollback(
         Q SET helios.region = 'us'
           E ERROR 25001: the region cannot change after a statement of the transaction has run (HINT)
           Z E
-                eu: E domicile: no such portal
-                eu: S
+            eu: E domicile: no such portal
+            eu: S
         Q SELECT 2
-              E ERROR 25P02: aborted (says the server)
+          E ERROR 25P02: aborted (says the server)
           Z E
-                eu: Q SELECT 2
+            eu: Q SELECT 2
         Q ROLLBACK TO s
           C ROLLBACK
           Z T
@@ -233,12 +233,12 @@ fn a_refusal_inside_an_open_transaction_leaves_the_backend_waiting_for_rollback(
         Q SET helios.region = 'us'
           E ERROR 25001: the region cannot change after a statement of the transaction has run (HINT)
           Z E
-                eu: E domicile: no such portal
-                eu: S
+            eu: E domicile: no such portal
+            eu: S
         Q COMMIT
           C ROLLBACK
           Z I
-                eu: Q COMMIT
+            eu: Q COMMIT
         Q SELECT 4
           T
           D eu
@@ -255,15 +255,15 @@ fn a_refusal_inside_an_open_transaction_leaves_the_backend_waiting_for_rollback(
         Q SET helios.region = 'us'
           E ERROR 25001: the region cannot change after a statement of the transaction has run (HINT)
           Z E
-                eu: E domicile: no such portal
-                eu: S
+            eu: E domicile: no such portal
+            eu: S
         Q ROLLBACK; SELECT 5
           C ROLLBACK
           T
           D eu
           C SELECT 1
           Z I
-                eu: Q ROLLBACK; SELECT 5
+            eu: Q ROLLBACK; SELECT 5
         Q BEGIN; SELECT 1
           C BEGIN
           T
@@ -274,8 +274,8 @@ fn a_refusal_inside_an_open_transaction_leaves_the_backend_waiting_for_rollback(
         Q SET helios.region = 'us'
           E ERROR 25001: the region cannot change after a statement of the transaction has run (HINT)
           Z E
-                eu: E domicile: no such portal
-                eu: S
+            eu: E domicile: no such portal
+            eu: S
         Q ROLLBACK AND CHAIN
           C ROLLBACK
           Z T
