@@ -3,6 +3,7 @@
 //! Which region a session may use is decided elsewhere; here a region only has nodes.
 
 use std::cell::RefCell;
+use std::mem::discriminant;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -150,13 +151,13 @@ impl Node {
         if let Some(attempt) = attempt {
             state.backoff.failed(attempt, error.clone(), now, chance);
         }
-        let text = describe(error);
+        // What the system says of one and the same fault varies.
         let is_news = match &state.health {
-            Health::Down(known) => describe(known) != text,
+            Health::Down(known) => discriminant(known) != discriminant(error),
             Health::Unknown | Health::Up => true,
         };
         if is_news {
-            warn!(node = &*self.name, region = self.config.region, error = text, "node is down");
+            warn!(node = &*self.name, region = self.config.region, error = describe(error), "node is down");
         }
         state.health = Health::Down(error.clone());
     }
