@@ -48,7 +48,7 @@ impl Desk {
         // The first error is told: it is that of the node that should have served.
         let mut failure = nodes.iter().find_map(|node| node.rests(now));
         let ready: Vec<&Rc<Node>> = nodes.into_iter().filter(|node| node.rests(now).is_none()).collect();
-        let mut second_best = None;
+        let (mut second_best, mut misfit) = (None, false);
         for (tried, node) in ready.iter().enumerate() {
             // What is left of the time is shared, so that one that is silent leaves some for the others.
             let now = Instant::now();
@@ -59,7 +59,7 @@ impl Desk {
                 Ok((opened, Fit::SecondBest)) => second_best = second_best.or(Some(opened)),
                 Ok((_, Fit::None)) => {
                     rules.probe_soon(request.region, Instant::now());
-                    failure = failure.or(Some(OpenError::NoneFits { wanted: request.target }));
+                    misfit = true;
                 }
                 Err(error) => {
                     rules.probe_soon(request.region, Instant::now());
@@ -71,7 +71,8 @@ impl Desk {
                 }
             }
         }
-        second_best.ok_or_else(|| failure.unwrap_or(OpenError::NoNode))
+        let misfit = misfit.then_some(OpenError::NoneFits { wanted: request.target });
+        second_best.ok_or_else(|| failure.or(misfit).unwrap_or(OpenError::NoNode))
     }
 
     /// Logs in to one node, if it is not too early for that, and judges what it is.

@@ -20,8 +20,8 @@ use crate::pool::{NodeIdentity, OpenError, Parameters};
 use crate::region::{RegionId, SessionRegion};
 use crate::target::ServerState;
 
-/// What a server has reported is believed for so long. Afterwards it is only found out by logging in again.
-const BELIEVED: Duration = Duration::from_secs(30);
+/// For so long a server is taken to be what it has reported. Afterwards that says where to look first, and nothing more.
+const FRESH: Duration = Duration::from_secs(3);
 /// Between two probes that something has asked for.
 const PROBES_APART: Duration = Duration::from_secs(1);
 
@@ -112,9 +112,9 @@ impl Node {
     /// What the choice among the nodes of a region goes by.
     pub(super) fn candidate(&self, now: Option<Instant>) -> Candidate {
         let state = self.state.borrow();
-        let believed = |at: Instant| now.is_none_or(|now| now.saturating_duration_since(at) < BELIEVED);
-        let seen = state.seen.filter(|(_, at)| believed(*at)).map(|(seen, _)| seen);
-        Candidate { role: self.config.role, seen, down: matches!(state.health, Health::Down(_)) }
+        let is_fresh = |(_, at): (ServerState, Instant)| now.is_none_or(|now| now.saturating_duration_since(at) < FRESH);
+        let (seen, fresh) = (state.seen.map(|(seen, _)| seen), state.seen.is_some_and(is_fresh));
+        Candidate { role: self.config.role, seen, fresh, down: matches!(state.health, Health::Down(_)) }
     }
 
     /// The error of the last try, if it is too early for another one.
