@@ -126,22 +126,28 @@ mod tests {
 
     #[test]
     fn what_was_long_ago_may_have_changed() {
-        check("primary:writable! replica:standby?", expect![[r#"
+        check(
+            "primary:writable! replica:standby?",
+            expect![[r#"
             any            replica:standby?, primary:writable!
             read-write     replica:standby?, primary:writable!
             read-only      replica:standby?
             primary        replica:standby?, primary:writable!
             standby        replica:standby?
             prefer-standby replica:standby?, primary:writable!
-        "#]]);
-        check("primary:standby? replica:writable?", expect![[r#"
+        "#]],
+        );
+        check(
+            "primary:standby? replica:writable?",
+            expect![[r#"
             any            primary:standby?, replica:writable?
             read-write     replica:writable?, primary:standby?
             read-only      primary:standby?, replica:writable?
             primary        replica:writable?, primary:standby?
             standby        primary:standby?, replica:writable?
             prefer-standby primary:standby?, replica:writable?
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
