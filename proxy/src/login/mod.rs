@@ -17,6 +17,7 @@ mod backend_login;
 mod backoff;
 mod choice;
 mod client;
+mod connect;
 mod console;
 mod conversation;
 mod greeting;
@@ -27,6 +28,7 @@ mod node;
 mod probe;
 mod random;
 mod refusal;
+mod resolver;
 mod scram;
 mod socket;
 #[cfg(test)]
@@ -53,6 +55,7 @@ use authentication::Authenticator;
 use backend_login::KeyCache;
 use choice::Candidate;
 use intern::Interner;
+use resolver::Resolver;
 
 /// What logins go by: one configuration and all that follows from it. A reload makes a new one.
 pub struct Rules {
@@ -124,6 +127,7 @@ pub struct Desk {
     pub audit: AuditLog,
     interner: RefCell<Interner>,
     keys: RefCell<KeyCache>,
+    resolver: Rc<Resolver>,
     /// Connections whose login is not over.
     in_progress: Rc<Cell<usize>>,
     /// Those of them that have passed the check of `max_clients`.
@@ -146,6 +150,7 @@ impl Desk {
             audit,
             interner: RefCell::default(),
             keys: RefCell::default(),
+            resolver: Rc::default(),
             in_progress: Rc::default(),
             authenticating: Rc::default(),
             admitted: Cell::new(0),

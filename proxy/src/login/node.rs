@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 use std::mem::discriminant;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use super::backoff::{Attempt, Backoff};
 use super::choice::Candidate;
 use crate::config::{self, Config};
 use crate::policy::Policy;
-use crate::pool::{NodeIdentity, OpenError, Parameters};
+use crate::pool::{NodeIdentity, OpenError, Parameters, Route};
 use crate::region::{RegionId, SessionRegion};
 use crate::target::ServerState;
 
@@ -43,6 +44,8 @@ pub struct Node {
 pub(super) struct NodeState {
     health: Health,
     backoff: Backoff,
+    /// The ways by which its backends were opened.
+    routes: Vec<Arc<Route>>,
     /// What it is, and when it said so.
     seen: Option<(ServerState, Instant)>,
     /// What it reported at its last login by the prober.
@@ -170,10 +173,35 @@ impl Node {
             && was != is
         {
             info!(node = &*self.name, region = self.config.region, standby = is, "node has changed its role");
+            // Those who have its backends asked for what it was.
+            state.routes.drain(..).for_each(|route| route.leave());
         }
         // That transactions are read-only by default may be so for this user or database only: the prober's is taken for the node's.
         let read_only = if by_probe { said.read_only } else { known.read_only };
         state.seen = Some((ServerState { standby: said.standby.or(known.standby), read_only }, now));
+    }
+
+    /// Its name leads to these addresses now, and to no others: what was opened elsewhere is not used any more.
+    pub(super) fn resolved(&self, addresses: &[SocketAddr]) {
+        self.state.borrow_mut().routes.retain(|route| {
+            let stays = route.address().is_none_or(|address| addresses.contains(&address));
+            if !stays {
+                info!(node = &*self.name, region = self.config.region, address = ?route.address(), "node has left an address");
+                route.leave();
+            }
+            stays
+        });
+    }
+
+    /// The way to one of its addresses.
+    pub(super) fn route(&self, address: Option<SocketAddr>) -> Arc<Route> {
+        let routes = &mut self.state.borrow_mut().routes;
+        if let Some(route) = routes.iter().find(|route| route.address() == address) {
+            return Arc::clone(route);
+        }
+        let route = Arc::new(Route::new(address));
+        routes.push(Arc::clone(&route));
+        route
     }
 }
 
@@ -195,6 +223,7 @@ pub(super) fn nodes(config: &Config, policy: &Policy, previous: &[Rc<Node>], now
                 // Without probes nothing would ever say that it is up.
                 health: if config.pools.probe_interval.is_zero() { Health::Up } else { Health::Unknown },
                 backoff: Backoff::default(),
+                routes: Vec::new(),
                 seen: None,
                 parameters: None,
                 probed_at: None,

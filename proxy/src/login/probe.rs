@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::backend::{chance, connect, is_absence};
+use super::backend::{chance, is_absence};
 use super::backoff::Backoff;
 use super::node::{Node, state_of};
 use super::{Desk, Rules};
@@ -53,10 +53,10 @@ impl Desk {
     async fn look_at(&self, rules: &Rules, node: &Node) -> Result<Option<Arc<Parameters>>, OpenError> {
         let deadline = Instant::now() + rules.config.pools.connect_timeout;
         let (Some(user), Some(_), Some(database)) = (&node.config.user, &node.config.password, &node.config.database) else {
-            return connect(node, deadline).await.map(|_| None);
+            return self.connect(rules, node, deadline).await.map(|_| None);
         };
         let settings = [("application_name".into(), "domicile".into())];
-        let (_, facts) = self.log_in_to(rules, node, user, database, &settings, deadline).await?;
+        let (_, facts, _) = self.log_in_to(rules, node, user, database, &settings, deadline).await?;
         Ok(Some(self.interner.borrow_mut().share(facts.parameters.into())))
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use super::route::Route;
 use crate::region::RegionId;
 use crate::target::TargetSessionAttrs;
 use crate::wire::SqlState;
@@ -97,6 +98,8 @@ pub struct NodeIdentity {
 pub struct BackendInfo {
     /// The node it is on; its region is asserted against the pool's.
     pub node: Arc<NodeIdentity>,
+    /// The way it was opened by.
+    pub route: Arc<Route>,
     /// What it reported during login.
     pub parameters: Arc<Parameters>,
     /// Process ID of its BackendKeyData.
