@@ -57,7 +57,7 @@ impl Pair {
         };
         let nodes = [(&self.primary, roles[0]), (&self.standby, roles[1])].map(node).concat();
         let binds = [("postgres", "read-write"), ("reader", "read-only"), ("reporter", "prefer-standby")].map(bind).concat();
-        configuration.more = format!("[regions.eu-west]\n{nodes}{binds}");
+        configuration.more = format!("[regions.eu-west]\n{nodes}{binds}[admin]\nusers = [\"postgres\"]\n");
         configuration
     }
 }
@@ -113,6 +113,21 @@ fn reads_go_to_a_standby_where_the_rule_says_so_and_never_out_of_the_region() {
     let error = served_by(&mut reader);
     assert!(error.starts_with("E 08006 node \"pg-eu-b\" of region \"eu-west\""), "{error}");
     assert!(begun.elapsed() < ERROR_WITHIN, "{:?}", begun.elapsed());
+
+    // Operators see it.
+    let (_, metrics) = proxy.http("/metrics").expect("/metrics");
+    for sample in [
+        "domicile_node_up{node=\"pg-eu-a\",region=\"eu-west\"} 1",
+        "domicile_node_up{node=\"pg-eu-b\",region=\"eu-west\"} 0",
+        "domicile_node_role{node=\"pg-eu-b\",region=\"eu-west\",role=\"standby\"} 1",
+        "domicile_node_error{node=\"pg-eu-b\",region=\"eu-west\",error=\"refused\"} 1",
+    ] {
+        assert!(metrics.lines().any(|line| line == sample), "{sample} is not in {metrics}");
+    }
+    let mut console = proxy.login(&Login { database: "pgbouncer", ..Login::default() }).unwrap_or_else(|said| panic!("{said}"));
+    let nodes = console.query("SHOW NODES");
+    let row = nodes.rows().into_iter().find(|row| row[0] == "pg-eu-b").unwrap_or_else(|| panic!("{nodes}"));
+    assert_eq!(row[row.len() - 2..], ["standby", "node \"pg-eu-b\" refused the connection"], "{nodes}");
 
     // It comes back.
     pair.standby.start_again().unwrap_or_else(|error| panic!("{error}"));

@@ -78,10 +78,10 @@ impl Node {
         self.state.borrow().seen.and_then(|(seen, _)| seen.standby)
     }
 
-    /// Why it is down.
-    pub fn error(&self) -> Option<OpenError> {
+    /// Why it is down: the kind of the error and its text.
+    pub fn error(&self) -> Option<(&'static str, String)> {
         match &self.state.borrow().health {
-            Health::Down(error) => Some(error.clone()),
+            Health::Down(error) => Some((error.kind(), describe(error))),
             Health::Unknown | Health::Up => None,
         }
     }

@@ -153,6 +153,21 @@ pub enum OpenError {
     },
 }
 
+impl OpenError {
+    /// What kind of error it is, in a word for a metric's label.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::NoNode => "no_node",
+            Self::NoneFits { .. } => "none_fits",
+            Self::Refused { .. } => "refused",
+            Self::TimedOut { .. } => "timed_out",
+            Self::Unreachable { .. } => "unreachable",
+            Self::LoginFailed { .. } => "login_failed",
+            Self::Protocol { .. } => "protocol",
+        }
+    }
+}
+
 /// A decision that permits the use of a region's pool. Only the policy makes values of the implementing type, and a checkout
 /// consumes one.
 pub trait Proof {

@@ -14,8 +14,8 @@ use super::sockets::desk;
 use super::*;
 use crate::config::{self, Address, Role};
 use crate::pool::PoolKey;
-use crate::wire::TransactionStatus;
 use crate::wire::backend::{authentication_ok, parameter_status, ready_for_query};
+use crate::wire::{Report, Severity, SqlState, TransactionStatus, encode_error};
 
 /// A server of one region that says whether it is a standby, and how often it was logged in to; it serves until the test ends.
 struct Server {
@@ -38,6 +38,36 @@ impl Server {
     }
 
     fn start_with(address: [u8; 4], standby: impl Fn(usize) -> &'static str + Send + 'static) -> Self {
+        Self::answering(address, move |login| {
+            let said = [
+                authentication_ok(),
+                parameter_status("in_hot_standby", standby(login)),
+                ready_for_query(TransactionStatus::Idle),
+            ];
+            said.concat()
+        })
+    }
+
+    /// One that is starting up at its first logins, and then a primary.
+    fn starting_up(logins: usize) -> Self {
+        Self::answering([127, 0, 0, 1], move |login| {
+            let starting_up = Report {
+                severity: Severity::Fatal,
+                sqlstate: SqlState::CANNOT_CONNECT_NOW,
+                message: "the database system is starting up",
+                detail: None,
+                hint: None,
+                position: None,
+            };
+            let primary = || {
+                [authentication_ok(), parameter_status("in_hot_standby", "off"), ready_for_query(TransactionStatus::Idle)]
+                    .concat()
+            };
+            if login < logins { encode_error(&starting_up).to_vec() } else { primary() }
+        })
+    }
+
+    fn answering(address: [u8; 4], answer: impl Fn(usize) -> Vec<u8> + Send + 'static) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::from(address), 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let logins = Arc::new(AtomicUsize::new(0));
@@ -45,16 +75,10 @@ impl Server {
         thread::spawn(move || {
             for mut stream in listener.incoming().flatten() {
                 let mut hello = [0; 4096];
-                if stream.read(&mut hello).unwrap_or(0) == 0 {
-                    continue;
+                // A probe that only connects says nothing.
+                if stream.read(&mut hello).unwrap_or(0) > 0 {
+                    stream.write_all(&answer(counted.fetch_add(1, Ordering::Relaxed))).unwrap();
                 }
-                let login = counted.fetch_add(1, Ordering::Relaxed);
-                let said = [
-                    authentication_ok(),
-                    parameter_status("in_hot_standby", standby(login)),
-                    ready_for_query(TransactionStatus::Idle),
-                ];
-                stream.write_all(&said.concat()).unwrap();
             }
         });
         Self { port, logins }
@@ -297,5 +321,66 @@ fn a_server_that_has_changed_its_role_loses_the_backends_that_asked_for_the_old_
         assert!(!as_standby.is_left());
         let as_primary = open(TargetSessionAttrs::Any).await;
         assert!(as_standby.is_left() && !as_primary.is_left());
+    });
+}
+
+#[test]
+fn a_server_that_starts_up_is_passed_over_and_left_alone() {
+    let [elsewhere, other] = ["off", "off"].map(Server::start);
+    let starting = Server::starting_up(1);
+    let (rules, region) = region_of(&[(Role::Primary, starting.port), (Role::Primary, other.port)], &elsewhere);
+    let node = rules.nodes[0].clone();
+    let (desk, _) = desk(rules);
+    tokio_uring::start(async {
+        for _ in 0..3 {
+            assert_eq!(opened(&desk, region, TargetSessionAttrs::ReadWrite).await, "b");
+        }
+        assert_eq!(starting.logins(), 1);
+        // That it can be connected to is not the question.
+        node.succeeded(false);
+        assert!(!node.is_up() && node.rests(Instant::now()).is_some());
+        node.succeeded(true);
+        assert_eq!(opened(&desk, region, TargetSessionAttrs::ReadWrite).await, "a");
+    });
+    let starting = Server::starting_up(1);
+    let (rules, region) = region_of(&[(Role::Primary, starting.port)], &elsewhere);
+    let (desk, _) = self::desk(rules);
+    tokio_uring::start(async {
+        let said = "the server refused the login: the database system is starting up (57P03)";
+        assert_eq!(opened(&desk, region, TargetSessionAttrs::ReadWrite).await, said);
+        assert_eq!(opened(&desk, region, TargetSessionAttrs::ReadWrite).await, said);
+    });
+    assert_eq!(elsewhere.logins(), 0);
+}
+
+#[test]
+fn probes_find_out_what_a_server_is_and_that_it_is_back() {
+    let elsewhere = Server::start("off");
+    let starting = Server::starting_up(2);
+    let (rules, region) = region_of(&[(Role::Replica, starting.port)], &elsewhere);
+    let mut config = rules.config.clone();
+    let mine = &mut config.nodes[0];
+    (mine.user, mine.password, mine.database) =
+        (Some("prober".to_owned()), Some(config::Password::new("secret".to_owned())), Some("postgres".to_owned()));
+    config.pools.probe_interval = Duration::from_secs(1);
+    let rules = Rules::new(config, rules.policy, [0; 32], None, Instant::now());
+    let node = rules.nodes[0].clone();
+    let (desk, _) = desk(rules);
+    tokio_uring::start(async {
+        tokio_uring::spawn(Rc::clone(&desk).probe_nodes());
+        let until = async |done: &dyn Fn() -> bool| {
+            for _ in 0..1000 {
+                if done() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            panic!("{:?}", node.error());
+        };
+        until(&|| node.error().is_some_and(|(kind, _)| kind == "login_failed")).await;
+        assert!(!node.is_up());
+        until(&|| node.is_up()).await;
+        assert_eq!((node.is_standby(), node.error()), (Some(false), None));
+        assert_eq!(opened(&desk, region, TargetSessionAttrs::ReadWrite).await, "a");
     });
 }
