@@ -132,6 +132,8 @@ fn reads_go_to_a_standby_where_the_rule_says_so_and_never_out_of_the_region() {
     // It comes back.
     pair.standby.start_again().unwrap_or_else(|error| panic!("{error}"));
     wait_until_served_by(&mut reader, "pg-eu-b true", &proxy);
+    // And what stood in for it is left.
+    wait_until_served_by(&mut reporter, "pg-eu-b true", &proxy);
     nothing_reached(us);
 }
 

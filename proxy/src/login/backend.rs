@@ -14,7 +14,7 @@ use tracing::{debug, warn};
 
 use super::backend_login::{BackendLogin, Credentials, Fault, Progress, ServerFacts};
 use super::message::take;
-use super::node::{Node, state_of};
+use super::node::{Node, Success, state_of};
 use super::socket::Socket;
 use super::{Desk, Rules, choice, random_bytes, scram};
 use crate::config::{self, Secret};
@@ -89,14 +89,16 @@ impl Desk {
         let database = node.config.database.as_deref().unwrap_or(&request.database);
         match self.log_in_to(rules, node, user, database, &request.settings, deadline).await {
             Ok((socket, facts, address)) => {
-                node.succeeded(true);
                 let said = state_of(&facts.parameters, &request.settings);
-                node.see(Instant::now(), said, false);
+                let (is_back, has_changed) = (node.succeeded(Success::ClientsLogin), node.see(Instant::now(), said, false));
+                if is_back || has_changed {
+                    rules.has_news_of(node);
+                }
                 let fit = choice::fit(request.target, node.config.role, said);
                 let parameters = self.interner.borrow_mut().share(facts.parameters.into());
                 debug!(node = &*node.name, user, database, process_id = facts.process_id, ?fit, "backend opened");
                 let (process_id, secret) = (facts.process_id, facts.secret);
-                let (node, route) = (node.identity.clone(), node.route(address));
+                let (node, route) = (node.identity.clone(), node.route(address, fit != Fit::Good));
                 Ok(((socket, BackendInfo { node, route, parameters, process_id, secret }), fit))
             }
             Err(error) => {

@@ -100,6 +100,11 @@ impl Rules {
         nodes().next().is_some()
     }
 
+    /// Something is new about a node: another one of its region may have stood in for it.
+    fn has_news_of(&self, node: &Node) {
+        self.nodes.iter().filter(|other| other.region == node.region).for_each(|other| other.leave_makeshift_routes());
+    }
+
     /// What a server would report to a session that starts in `start`, and the user it was reported to: from a node of the grant,
     /// best of that region, or the configured values.
     fn reported(&self, grant: &Grant, start: &SessionRegion) -> (Arc<Parameters>, Option<&str>) {

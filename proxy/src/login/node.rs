@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::backend::describe;
+use super::backend::{describe, is_absence};
 use super::backoff::{Attempt, Backoff};
 use super::choice::Candidate;
 use crate::config::{self, Config};
@@ -44,8 +44,8 @@ pub struct Node {
 pub(super) struct NodeState {
     health: Health,
     backoff: Backoff,
-    /// The ways by which its backends were opened.
-    routes: Vec<Arc<Route>>,
+    /// The ways by which its backends were opened, and whether only for want of a better server.
+    routes: Vec<(Arc<Route>, bool)>,
     /// What it is, and when it said so.
     seen: Option<(ServerState, Instant)>,
     /// What it reported at its last login by the prober.
@@ -65,6 +65,17 @@ enum Health {
     Up,
     /// It did not.
     Down(OpenError),
+}
+
+/// How a node could be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Success {
+    /// A prober without a user could connect.
+    Connect,
+    /// A prober could log in.
+    ProbersLogin,
+    /// A backend could be opened.
+    ClientsLogin,
 }
 
 impl Node {
@@ -134,18 +145,25 @@ impl Node {
         self.state.borrow_mut().backoff.begin(now, patience)
     }
 
-    /// It could be connected to; `login`: and logged in to.
-    pub(super) fn succeeded(&self, login: bool) {
+    /// It could be had. Whether that is news.
+    pub(super) fn succeeded(&self, how: Success) -> bool {
         let mut state = self.state.borrow_mut();
         // That it takes connections says nothing of a server that refuses logins because it is starting up.
-        if !login && matches!(state.backoff.error(), Some(OpenError::LoginFailed { .. })) {
-            return;
+        if how == Success::Connect && matches!(state.backoff.error(), Some(OpenError::LoginFailed { .. })) {
+            return false;
         }
         state.backoff.succeeded();
-        if !matches!(state.health, Health::Up) {
+        let is_news = match (&state.health, how) {
+            (Health::Up, _) => false,
+            // What is wrong for the prober only, only the prober finds to be right again.
+            (Health::Down(error), Success::ClientsLogin | Success::Connect) => is_absence(error),
+            (Health::Down(_) | Health::Unknown, _) => true,
+        };
+        if is_news {
             info!(node = &*self.name, region = self.config.region, "node is up");
             state.health = Health::Up;
         }
+        is_news
     }
 
     /// It could not be had. `None`: that was not because it is not there, so nobody else is kept from trying.
@@ -165,25 +183,25 @@ impl Node {
         state.health = Health::Down(error.clone());
     }
 
-    /// A login has shown what it is.
-    pub(super) fn see(&self, now: Instant, said: ServerState, by_probe: bool) {
+    /// A login has shown what it is. Whether that is something else than before.
+    pub(super) fn see(&self, now: Instant, said: ServerState, by_probe: bool) -> bool {
         let mut state = self.state.borrow_mut();
         let known = state.seen.map(|(seen, _)| seen).unwrap_or_default();
-        if let (Some(was), Some(is)) = (known.standby, said.standby)
-            && was != is
-        {
-            info!(node = &*self.name, region = self.config.region, standby = is, "node has changed its role");
+        let has_changed = known.standby.is_some() && said.standby.is_some() && known.standby != said.standby;
+        if has_changed {
+            info!(node = &*self.name, region = self.config.region, standby = said.standby, "node has changed its role");
             // Those who have its backends asked for what it was.
-            state.routes.drain(..).for_each(|route| route.leave());
+            state.routes.drain(..).for_each(|(route, _)| route.leave());
         }
         // That transactions are read-only by default may be so for this user or database only: the prober's is taken for the node's.
         let read_only = if by_probe { said.read_only } else { known.read_only };
         state.seen = Some((ServerState { standby: said.standby.or(known.standby), read_only }, now));
+        has_changed
     }
 
     /// Its name leads to these addresses now, and to no others: what was opened elsewhere is not used any more.
     pub(super) fn resolved(&self, addresses: &[SocketAddr]) {
-        self.state.borrow_mut().routes.retain(|route| {
+        self.state.borrow_mut().routes.retain(|(route, _)| {
             let stays = route.address().is_none_or(|address| addresses.contains(&address));
             if !stays {
                 info!(node = &*self.name, region = self.config.region, address = ?route.address(), "node has left an address");
@@ -193,15 +211,26 @@ impl Node {
         });
     }
 
-    /// The way to one of its addresses.
-    pub(super) fn route(&self, address: Option<SocketAddr>) -> Arc<Route> {
+    /// The way to one of its addresses; `makeshift`: it is only used for want of a better server.
+    pub(super) fn route(&self, address: Option<SocketAddr>, makeshift: bool) -> Arc<Route> {
         let routes = &mut self.state.borrow_mut().routes;
-        if let Some(route) = routes.iter().find(|route| route.address() == address) {
+        let mut known = routes.iter().filter(|(route, of)| route.address() == address && *of == makeshift);
+        if let Some((route, _)) = known.next() {
             return Arc::clone(route);
         }
         let route = Arc::new(Route::new(address));
-        routes.push(Arc::clone(&route));
+        routes.push((Arc::clone(&route), makeshift));
         route
+    }
+
+    /// There may be a better server in the region: what was opened here for want of one is not used any more.
+    pub(super) fn leave_makeshift_routes(&self) {
+        self.state.borrow_mut().routes.retain(|(route, makeshift)| {
+            if *makeshift {
+                route.leave();
+            }
+            !*makeshift
+        });
     }
 }
 

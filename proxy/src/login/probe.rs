@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::backend::{chance, is_absence};
 use super::backoff::Backoff;
-use super::node::{Node, state_of};
+use super::node::{Node, Success, state_of};
 use super::{Desk, Rules};
 use crate::pool::{OpenError, Parameters};
 
@@ -36,10 +36,17 @@ impl Desk {
         let found = self.look_at(&rules, &node).await;
         let now = Instant::now();
         match found {
-            Ok(None) => node.succeeded(false),
+            Ok(None) => {
+                if node.succeeded(Success::Connect) {
+                    rules.has_news_of(&node);
+                }
+            }
             Ok(Some(parameters)) => {
-                node.succeeded(true);
-                node.see(now, state_of(&parameters, &[]), true);
+                let (is_back, has_changed) =
+                    (node.succeeded(Success::ProbersLogin), node.see(now, state_of(&parameters, &[]), true));
+                if is_back || has_changed {
+                    rules.has_news_of(&node);
+                }
                 node.state.borrow_mut().parameters = Some(parameters);
             }
             // What it reported is still the best guess for when it is back. A login that is only wrong for the prober keeps nobody else

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::super::backend::describe;
+use super::super::node::Success;
 use super::super::resolver::Resolver;
 use super::sockets::desk;
 use super::*;
@@ -337,9 +338,9 @@ fn a_server_that_starts_up_is_passed_over_and_left_alone() {
         }
         assert_eq!(starting.logins(), 1);
         // That it can be connected to is not the question.
-        node.succeeded(false);
+        node.succeeded(Success::Connect);
         assert!(!node.is_up() && node.rests(Instant::now()).is_some());
-        node.succeeded(true);
+        node.succeeded(Success::ClientsLogin);
         assert_eq!(opened(&desk, region, TargetSessionAttrs::ReadWrite).await, "a");
     });
     let starting = Server::starting_up(1);
