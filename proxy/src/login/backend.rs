@@ -64,7 +64,7 @@ impl Desk {
                 Err(error) => {
                     rules.probe_soon(request.region, Instant::now());
                     // A node that answers has decided. Only one that is not there is passed over.
-                    if !is_absence(&error) {
+                    if !error.is_absence() {
                         return Err(error);
                     }
                     failure = failure.or(Some(error));
@@ -103,7 +103,7 @@ impl Desk {
             }
             Err(error) => {
                 warn!(node = &*node.name, user, database, error = describe(&error), "backend could not be opened");
-                if is_absence(&error) {
+                if error.is_absence() {
                     node.failed(Some(attempt), &error, Instant::now(), chance());
                 }
                 Err(error)
@@ -215,17 +215,6 @@ fn is_of_the_clients_making(sqlstate: SqlState, node: &config::Node) -> bool {
         // Itself, or its database.
         _ if sqlstate.as_str().starts_with("28") => node.user.is_none() && node.password.is_none(),
         _ => sqlstate.as_str().starts_with("3D") && node.database.is_none(),
-    }
-}
-
-/// Whether an error says that the node is not there, or not yet, or not any more; so that another one may serve, and this one is left
-/// alone for a while.
-pub(super) fn is_absence(error: &OpenError) -> bool {
-    match error {
-        OpenError::Refused { .. } | OpenError::TimedOut { .. } | OpenError::Unreachable { .. } => true,
-        // 57P01 to 57P03: it shuts down, has crashed, or starts up.
-        OpenError::LoginFailed { sqlstate, .. } => sqlstate.is_some_and(|state| state.as_str().starts_with("57P0")),
-        OpenError::NoNode | OpenError::NoneFits { .. } | OpenError::Protocol { .. } => false,
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::backend::{describe, is_absence};
+use super::backend::describe;
 use super::backoff::{Attempt, Backoff};
 use super::choice::Candidate;
 use crate::config::{self, Config};
@@ -156,7 +156,7 @@ impl Node {
         let is_news = match (&state.health, how) {
             (Health::Up, _) => false,
             // What is wrong for the prober only, only the prober finds to be right again.
-            (Health::Down(error), Success::ClientsLogin | Success::Connect) => is_absence(error),
+            (Health::Down(error), Success::ClientsLogin | Success::Connect) => error.is_absence(),
             (Health::Down(_) | Health::Unknown, _) => true,
         };
         if is_news {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::backend::{chance, is_absence};
+use super::backend::chance;
 use super::backoff::Backoff;
 use super::node::{Node, Success, state_of};
 use super::{Desk, Rules};
@@ -51,7 +51,7 @@ impl Desk {
             }
             // What it reported is still the best guess for when it is back. A login that is only wrong for the prober keeps nobody else
             // from trying.
-            Err(error) => node.failed(is_absence(&error).then_some(attempt), &error, now, chance()),
+            Err(error) => node.failed(error.is_absence().then_some(attempt), &error, now, chance()),
         }
         node.end_probe(now, rules.config.pools.probe_interval);
     }

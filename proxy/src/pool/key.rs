@@ -154,6 +154,17 @@ pub enum OpenError {
 }
 
 impl OpenError {
+    /// Whether it says that the node is not there, or not yet, or not any more; so that another one may serve, this one is left alone for
+    /// a while, and nobody need wait for it.
+    pub fn is_absence(&self) -> bool {
+        match self {
+            Self::Refused { .. } | Self::TimedOut { .. } | Self::Unreachable { .. } => true,
+            // 57P01 to 57P03: it shuts down, has crashed, or starts up.
+            Self::LoginFailed { sqlstate, .. } => sqlstate.is_some_and(|state| state.as_str().starts_with("57P0")),
+            Self::NoNode | Self::NoneFits { .. } | Self::Protocol { .. } => false,
+        }
+    }
+
     /// What kind of error it is, in a word for a metric's label.
     pub fn kind(&self) -> &'static str {
         match self {

@@ -301,6 +301,13 @@ fn a_server_that_cannot_be_reached_fails_those_who_wait_unless_others_serve() {
     assert!(world.orders().is_empty(), "2 goes on waiting for the backend of 1");
     world.pools.release(backend(0), world.now);
     assert_eq!(world.orders(), ["bind 2 to 0"]);
+    // But not for long: the backend may be on the server that is gone.
+    world.checkout(pool, 3);
+    assert!(world.orders().is_empty(), "it is too early for another try");
+    world.now += Duration::from_secs(1);
+    world.checkout(pool, 4);
+    refuse(&mut world);
+    assert_eq!(world.orders(), ["3 cannot be served"], "4 has only just come");
 }
 
 #[test]
