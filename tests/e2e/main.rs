@@ -7,6 +7,7 @@
 mod console;
 mod login;
 mod metrics;
+mod nodes;
 mod pooling;
 mod prepared;
 mod reload;

@@ -35,6 +35,7 @@ pub struct Options<'a> {
 pub struct Cluster {
     name: String,
     port: u16,
+    connections_max: u32,
     process: Process,
     directory: Scratch,
 }
@@ -44,43 +45,51 @@ const START_PATIENCE: Duration = Duration::from_secs(60);
 impl Cluster {
     /// Starts a cluster and waits until it serves.
     pub fn start(options: &Options<'_>) -> Result<Self, String> {
-        let name = options.name;
-        let bin = program::postgres_directory().ok_or("PostgreSQL's server programs (Debian: apt-get install postgresql)")?;
+        let bin = programs()?;
         let template = template(&bin)?;
-        let directory = Scratch::new().map_err(|error| format!("a directory for {name}: {error}"))?;
-        let data = directory.path().join("data");
-        run(Command::new("cp").arg("-a").arg(template).arg(&data))?;
-        give_away(directory.path()).map_err(|error| format!("{}: {error}", directory.path().display()))?;
+        let copy = |data: &Path| run(Command::new("cp").arg("-a").arg(template).arg(data));
+        Self::start_in(options, &bin, copy)
+    }
 
+    /// Starts a standby that follows `primary`, and waits until it serves.
+    pub fn start_standby(options: &Options<'_>, primary: &Self) -> Result<Self, String> {
+        let bin = programs()?;
+        let copy = |data: &Path| {
+            let mut command = unprivileged(&bin.join("pg_basebackup"));
+            command.args(["--host=127.0.0.1", "--username=postgres", "--write-recovery-conf", "--checkpoint=fast", "--no-sync"]);
+            command.arg(format!("--port={}", primary.port)).arg("--pgdata").arg(data);
+            run(&mut command)
+        };
+        Self::start_in(options, &bin, copy)
+    }
+
+    fn start_in(options: &Options<'_>, bin: &Path, fill: impl FnOnce(&Path) -> Result<(), String>) -> Result<Self, String> {
+        let name = options.name;
+        let directory = Scratch::new().map_err(|error| format!("a directory for {name}: {error}"))?;
+        give_away(directory.path()).map_err(|error| format!("{}: {error}", directory.path().display()))?;
+        fill(&directory.path().join("data"))?;
         let port = options.port.unwrap_or_else(free_port);
-        let log = File::create(directory.path().join("log")).map_err(|error| format!("log of {name}: {error}"))?;
-        let mut command = unprivileged(&bin.join("postgres"));
-        command.arg("-D").arg(&data).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        let settings = [
-            ("cluster_name", name.to_owned()),
-            ("listen_addresses", "127.0.0.1".to_owned()),
-            ("port", port.to_string()),
-            ("unix_socket_directories", directory.path().display().to_string()),
-            ("max_connections", options.connections_max.to_string()),
-            ("fsync", "off".to_owned()),
-            ("full_page_writes", "off".to_owned()),
-            ("synchronous_commit", "off".to_owned()),
-            // Statements of the simple protocol, Executes and function calls are logged by the first, and by the second also
-            // Parse and Bind, executed or not.
-            ("log_statement", "all".to_owned()),
-            ("log_min_duration_statement", "0".to_owned()),
-            ("log_line_prefix", format!("{} %p ", marker(name))),
-            ("log_destination", "stderr".to_owned()),
-            ("logging_collector", "off".to_owned()),
-        ];
-        settings.iter().for_each(|(setting, value)| {
-            command.arg("-c").arg(format!("{setting}={value}"));
-        });
-        // SIGQUIT is PostgreSQL's immediate shutdown: nothing of this cluster is kept.
-        let process = Process::start(command, Signal::QUIT).map_err(|error| format!("starting {name}: {error}"))?;
-        let mut cluster = Self { name: name.to_owned(), port, process, directory };
+        let process = launch(name, port, options.connections_max, bin, &directory)?;
+        let mut cluster = Self { name: name.to_owned(), port, connections_max: options.connections_max, process, directory };
         cluster.wait_until_it_serves()?;
         Ok(cluster)
+    }
+
+    /// Starts it again after [`Self::crash`] or [`Self::kill`], and waits until it serves.
+    pub fn start_again(&mut self) -> Result<(), String> {
+        let bin = programs()?;
+        // Processes of the old server may still be on their way out; until then the new one refuses to start.
+        let started = wait_for(START_PATIENCE, || {
+            self.process = launch(&self.name, self.port, self.connections_max, &bin, &self.directory).ok()?;
+            self.wait_until_it_serves().ok()
+        });
+        started.ok_or_else(|| format!("PostgreSQL {} did not start again: {}", self.name, self.log()))
+    }
+
+    /// Ends the server process and nothing else, as the kernel does when memory is short.
+    pub fn kill(&mut self) {
+        self.process.signal(Signal::KILL);
+        self.process.wait(Duration::from_secs(10));
     }
 
     fn wait_until_it_serves(&mut self) -> Result<(), String> {
@@ -154,6 +163,41 @@ impl Cluster {
         self.process.signal(Signal::QUIT);
         self.process.wait(Duration::from_secs(10));
     }
+}
+
+fn programs() -> Result<PathBuf, String> {
+    program::postgres_directory().ok_or_else(|| "PostgreSQL's server programs (Debian: apt-get install postgresql)".to_owned())
+}
+
+/// Starts the server process on the data directory.
+fn launch(name: &str, port: u16, connections_max: u32, bin: &Path, directory: &Scratch) -> Result<Process, String> {
+    let data = directory.path().join("data");
+    let log = File::options().create(true).append(true).open(directory.path().join("log"));
+    let log = log.map_err(|error| format!("log of {name}: {error}"))?;
+    let mut command = unprivileged(&bin.join("postgres"));
+    command.arg("-D").arg(&data).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    let settings = [
+        ("cluster_name", name.to_owned()),
+        ("listen_addresses", "127.0.0.1".to_owned()),
+        ("port", port.to_string()),
+        ("unix_socket_directories", directory.path().display().to_string()),
+        ("max_connections", connections_max.to_string()),
+        ("fsync", "off".to_owned()),
+        ("full_page_writes", "off".to_owned()),
+        ("synchronous_commit", "off".to_owned()),
+        // Statements of the simple protocol, Executes and function calls are logged by the first, and by the second also
+        // Parse and Bind, executed or not.
+        ("log_statement", "all".to_owned()),
+        ("log_min_duration_statement", "0".to_owned()),
+        ("log_line_prefix", format!("{} %p ", marker(name))),
+        ("log_destination", "stderr".to_owned()),
+        ("logging_collector", "off".to_owned()),
+    ];
+    settings.iter().for_each(|(setting, value)| {
+        command.arg("-c").arg(format!("{setting}={value}"));
+    });
+    // SIGQUIT is PostgreSQL's immediate shutdown: nothing of this cluster is kept.
+    Process::start(command, Signal::QUIT).map_err(|error| format!("starting {name}: {error}"))
 }
 
 /// Initialises one data directory a process; every cluster starts from a copy of it.

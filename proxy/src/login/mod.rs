@@ -17,6 +17,7 @@ mod backend_login;
 mod backoff;
 mod choice;
 mod client;
+mod connect;
 mod console;
 mod conversation;
 mod greeting;
@@ -27,6 +28,7 @@ mod node;
 mod probe;
 mod random;
 mod refusal;
+mod resolver;
 mod scram;
 mod socket;
 #[cfg(test)]
@@ -53,6 +55,7 @@ use authentication::Authenticator;
 use backend_login::KeyCache;
 use choice::Candidate;
 use intern::Interner;
+use resolver::Resolver;
 
 /// What logins go by: one configuration and all that follows from it. A reload makes a new one.
 pub struct Rules {
@@ -97,6 +100,11 @@ impl Rules {
         nodes().next().is_some()
     }
 
+    /// Something is new about a node: another one of its region may have stood in for it.
+    fn has_news_of(&self, node: &Node) {
+        self.nodes.iter().filter(|other| other.region == node.region).for_each(|other| other.leave_makeshift_routes());
+    }
+
     /// What a server would report to a session that starts in `start`, and the user it was reported to: from a node of the grant,
     /// best of that region, or the configured values.
     fn reported(&self, grant: &Grant, start: &SessionRegion) -> (Arc<Parameters>, Option<&str>) {
@@ -124,6 +132,7 @@ pub struct Desk {
     pub audit: AuditLog,
     interner: RefCell<Interner>,
     keys: RefCell<KeyCache>,
+    resolver: Rc<Resolver>,
     /// Connections whose login is not over.
     in_progress: Rc<Cell<usize>>,
     /// Those of them that have passed the check of `max_clients`.
@@ -146,6 +155,7 @@ impl Desk {
             audit,
             interner: RefCell::default(),
             keys: RefCell::default(),
+            resolver: Rc::default(),
             in_progress: Rc::default(),
             authenticating: Rc::default(),
             admitted: Cell::new(0),

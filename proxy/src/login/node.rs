@@ -3,6 +3,8 @@
 //! Which region a session may use is decided elsewhere; here a region only has nodes.
 
 use std::cell::RefCell;
+use std::mem::discriminant;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,12 +17,12 @@ use super::backoff::{Attempt, Backoff};
 use super::choice::Candidate;
 use crate::config::{self, Config};
 use crate::policy::Policy;
-use crate::pool::{NodeIdentity, OpenError, Parameters};
+use crate::pool::{NodeIdentity, OpenError, Parameters, Route};
 use crate::region::{RegionId, SessionRegion};
 use crate::target::ServerState;
 
-/// What a server has reported is believed for so long. Afterwards it is only found out by logging in again.
-const BELIEVED: Duration = Duration::from_secs(30);
+/// For so long a server is taken to be what it has reported. Afterwards that says where to look first, and nothing more.
+const FRESH: Duration = Duration::from_secs(3);
 /// Between two probes that something has asked for.
 const PROBES_APART: Duration = Duration::from_secs(1);
 
@@ -42,6 +44,8 @@ pub struct Node {
 pub(super) struct NodeState {
     health: Health,
     backoff: Backoff,
+    /// The ways by which its backends were opened, and whether only for want of a better server.
+    routes: Vec<(Arc<Route>, bool)>,
     /// What it is, and when it said so.
     seen: Option<(ServerState, Instant)>,
     /// What it reported at its last login by the prober.
@@ -63,6 +67,17 @@ enum Health {
     Down(OpenError),
 }
 
+/// How a node could be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Success {
+    /// A prober without a user could connect.
+    Connect,
+    /// A prober could log in.
+    ProbersLogin,
+    /// A backend could be opened.
+    ClientsLogin,
+}
+
 impl Node {
     /// Whether it could be used at the last try.
     pub fn is_up(&self) -> bool {
@@ -74,10 +89,10 @@ impl Node {
         self.state.borrow().seen.and_then(|(seen, _)| seen.standby)
     }
 
-    /// Why it is down.
-    pub fn error(&self) -> Option<OpenError> {
+    /// Why it is down: the kind of the error and its text.
+    pub fn error(&self) -> Option<(&'static str, String)> {
         match &self.state.borrow().health {
-            Health::Down(error) => Some(error.clone()),
+            Health::Down(error) => Some((error.kind(), describe(error))),
             Health::Unknown | Health::Up => None,
         }
     }
@@ -111,9 +126,9 @@ impl Node {
     /// What the choice among the nodes of a region goes by.
     pub(super) fn candidate(&self, now: Option<Instant>) -> Candidate {
         let state = self.state.borrow();
-        let believed = |at: Instant| now.is_none_or(|now| now.saturating_duration_since(at) < BELIEVED);
-        let seen = state.seen.filter(|(_, at)| believed(*at)).map(|(seen, _)| seen);
-        Candidate { role: self.config.role, seen, down: matches!(state.health, Health::Down(_)) }
+        let is_fresh = |(_, at): (ServerState, Instant)| now.is_none_or(|now| now.saturating_duration_since(at) < FRESH);
+        let (seen, fresh) = (state.seen.map(|(seen, _)| seen), state.seen.is_some_and(is_fresh));
+        Candidate { role: self.config.role, seen, fresh, down: matches!(state.health, Health::Down(_)) }
     }
 
     /// The error of the last try, if it is too early for another one.
@@ -130,18 +145,25 @@ impl Node {
         self.state.borrow_mut().backoff.begin(now, patience)
     }
 
-    /// It could be connected to; `login`: and logged in to.
-    pub(super) fn succeeded(&self, login: bool) {
+    /// It could be had. Whether that is news.
+    pub(super) fn succeeded(&self, how: Success) -> bool {
         let mut state = self.state.borrow_mut();
         // That it takes connections says nothing of a server that refuses logins because it is starting up.
-        if !login && matches!(state.backoff.error(), Some(OpenError::LoginFailed { .. })) {
-            return;
+        if how == Success::Connect && matches!(state.backoff.error(), Some(OpenError::LoginFailed { .. })) {
+            return false;
         }
         state.backoff.succeeded();
-        if !matches!(state.health, Health::Up) {
+        let is_news = match (&state.health, how) {
+            (Health::Up, _) => false,
+            // What is wrong for the prober only, only the prober finds to be right again.
+            (Health::Down(error), Success::ClientsLogin | Success::Connect) => error.is_absence(),
+            (Health::Down(_) | Health::Unknown, _) => true,
+        };
+        if is_news {
             info!(node = &*self.name, region = self.config.region, "node is up");
             state.health = Health::Up;
         }
+        is_news
     }
 
     /// It could not be had. `None`: that was not because it is not there, so nobody else is kept from trying.
@@ -150,29 +172,65 @@ impl Node {
         if let Some(attempt) = attempt {
             state.backoff.failed(attempt, error.clone(), now, chance);
         }
-        let text = describe(error);
+        // What the system says of one and the same fault varies.
         let is_news = match &state.health {
-            Health::Down(known) => describe(known) != text,
+            Health::Down(known) => discriminant(known) != discriminant(error),
             Health::Unknown | Health::Up => true,
         };
         if is_news {
-            warn!(node = &*self.name, region = self.config.region, error = text, "node is down");
+            warn!(node = &*self.name, region = self.config.region, error = describe(error), "node is down");
         }
         state.health = Health::Down(error.clone());
     }
 
-    /// A login has shown what it is.
-    pub(super) fn see(&self, now: Instant, said: ServerState, by_probe: bool) {
+    /// A login has shown what it is. Whether that is something else than before.
+    pub(super) fn see(&self, now: Instant, said: ServerState, by_probe: bool) -> bool {
         let mut state = self.state.borrow_mut();
         let known = state.seen.map(|(seen, _)| seen).unwrap_or_default();
-        if let (Some(was), Some(is)) = (known.standby, said.standby)
-            && was != is
-        {
-            info!(node = &*self.name, region = self.config.region, standby = is, "node has changed its role");
+        let has_changed = known.standby.is_some() && said.standby.is_some() && known.standby != said.standby;
+        if has_changed {
+            info!(node = &*self.name, region = self.config.region, standby = said.standby, "node has changed its role");
+            // Those who have its backends asked for what it was.
+            state.routes.drain(..).for_each(|(route, _)| route.leave());
         }
         // That transactions are read-only by default may be so for this user or database only: the prober's is taken for the node's.
         let read_only = if by_probe { said.read_only } else { known.read_only };
         state.seen = Some((ServerState { standby: said.standby.or(known.standby), read_only }, now));
+        has_changed
+    }
+
+    /// Its name leads to these addresses now, and to no others: what was opened elsewhere is not used any more.
+    pub(super) fn resolved(&self, addresses: &[SocketAddr]) {
+        self.state.borrow_mut().routes.retain(|(route, _)| {
+            let stays = route.address().is_none_or(|address| addresses.contains(&address));
+            if !stays {
+                info!(node = &*self.name, region = self.config.region, address = ?route.address(), "node has left an address");
+                route.leave();
+            }
+            stays
+        });
+    }
+
+    /// The way to one of its addresses; `makeshift`: it is only used for want of a better server.
+    pub(super) fn route(&self, address: Option<SocketAddr>, makeshift: bool) -> Arc<Route> {
+        let routes = &mut self.state.borrow_mut().routes;
+        let mut known = routes.iter().filter(|(route, of)| route.address() == address && *of == makeshift);
+        if let Some((route, _)) = known.next() {
+            return Arc::clone(route);
+        }
+        let route = Arc::new(Route::new(address));
+        routes.push((Arc::clone(&route), makeshift));
+        route
+    }
+
+    /// There may be a better server in the region: what was opened here for want of one is not used any more.
+    pub(super) fn leave_makeshift_routes(&self) {
+        self.state.borrow_mut().routes.retain(|(route, makeshift)| {
+            if *makeshift {
+                route.leave();
+            }
+            !*makeshift
+        });
     }
 }
 
@@ -194,6 +252,7 @@ pub(super) fn nodes(config: &Config, policy: &Policy, previous: &[Rc<Node>], now
                 // Without probes nothing would ever say that it is up.
                 health: if config.pools.probe_interval.is_zero() { Health::Up } else { Health::Unknown },
                 backoff: Backoff::default(),
+                routes: Vec::new(),
                 seen: None,
                 parameters: None,
                 probed_at: None,

@@ -9,6 +9,7 @@ use super::key::{BackendInfo, NodeIdentity, Parameters, PoolKey, SessionKey};
 use super::owed::OwedReplies;
 use super::pools::PoolIndex;
 use super::prepared::PreparedStatements;
+use super::route::Route;
 use super::tally::Tally;
 use crate::region::RegionId;
 use crate::wire::{Splitter, TransactionStatus};
@@ -36,6 +37,7 @@ pub struct Backend {
     /// Given back, but not everything that was sent to it has left yet.
     pub(super) release_when_flushed: bool,
     node: Arc<NodeIdentity>,
+    route: Arc<Route>,
     /// Its node is configured otherwise by now: closed when it is given back.
     pub(super) retired: bool,
     /// An operator wants it closed when it is given back.
@@ -89,6 +91,7 @@ impl Backend {
             idle_since: now,
             release_when_flushed: false,
             node: info.node,
+            route: info.route,
             retired: false,
             recalled: false,
             tally: Tally::default(),
@@ -124,6 +127,12 @@ impl Backend {
         self.retired
     }
 
+    /// Whether it is to be closed when it is given back: its node is configured otherwise or found elsewhere by now, or an operator
+    /// wants it.
+    pub(super) fn is_unwanted(&self) -> bool {
+        self.retired || self.recalled || self.route.is_left()
+    }
+
     /// The server's process.
     pub fn process_id(&self) -> u32 {
         self.process_id
@@ -148,6 +157,7 @@ impl Backend {
     pub(super) fn info(&self) -> BackendInfo {
         BackendInfo {
             node: self.node.clone(),
+            route: self.route.clone(),
             parameters: self.parameters.clone(),
             process_id: self.process_id,
             secret: self.secret.clone(),

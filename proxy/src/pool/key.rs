@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use super::route::Route;
 use crate::region::RegionId;
 use crate::target::TargetSessionAttrs;
 use crate::wire::SqlState;
@@ -97,6 +98,8 @@ pub struct NodeIdentity {
 pub struct BackendInfo {
     /// The node it is on; its region is asserted against the pool's.
     pub node: Arc<NodeIdentity>,
+    /// The way it was opened by.
+    pub route: Arc<Route>,
     /// What it reported during login.
     pub parameters: Arc<Parameters>,
     /// Process ID of its BackendKeyData.
@@ -148,6 +151,32 @@ pub enum OpenError {
         /// What was wrong, for the log and the client.
         text: String,
     },
+}
+
+impl OpenError {
+    /// Whether it says that the node is not there, or not yet, or not any more; so that another one may serve, this one is left alone for
+    /// a while, and nobody need wait for it.
+    pub fn is_absence(&self) -> bool {
+        match self {
+            Self::Refused { .. } | Self::TimedOut { .. } | Self::Unreachable { .. } => true,
+            // 57P01 to 57P03: it shuts down, has crashed, or starts up.
+            Self::LoginFailed { sqlstate, .. } => sqlstate.is_some_and(|state| state.as_str().starts_with("57P0")),
+            Self::NoNode | Self::NoneFits { .. } | Self::Protocol { .. } => false,
+        }
+    }
+
+    /// What kind of error it is, in a word for a metric's label.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::NoNode => "no_node",
+            Self::NoneFits { .. } => "none_fits",
+            Self::Refused { .. } => "refused",
+            Self::TimedOut { .. } => "timed_out",
+            Self::Unreachable { .. } => "unreachable",
+            Self::LoginFailed { .. } => "login_failed",
+            Self::Protocol { .. } => "protocol",
+        }
+    }
 }
 
 /// A decision that permits the use of a region's pool. Only the policy makes values of the implementing type, and a checkout

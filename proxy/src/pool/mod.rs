@@ -19,6 +19,7 @@ mod pools;
 mod prepared;
 mod quota;
 mod report;
+mod route;
 mod sharing;
 mod tally;
 
@@ -37,4 +38,5 @@ pub use pools::{PoolIndex, Pools};
 pub use prepared::{Description, PreparedStatement, PreparedStatements, Standing, StatementDigest, UnnamedStatement};
 pub use quota::Quotas;
 pub use report::{BackendReport, PastReport, PoolReport, SlotReport, session_id, worker_of};
+pub use route::Route;
 pub use tally::Tally;

@@ -142,7 +142,7 @@ impl Pools {
                 state: backend.state,
                 opened_at: backend.opened_at,
                 asked_at: backend.asked_at,
-                close_needed: backend.retired || backend.recalled,
+                close_needed: backend.is_unwanted(),
                 process_id: backend.process_id(),
                 prepared_statements: backend.prepared.len(),
             })

@@ -377,7 +377,8 @@ fn every_table_has_a_value_of_the_right_kind_for_each_of_its_columns() {
         session_slots: SlotReport { bytes: 100, used: 3, free: 1 },
         backend_slots: SlotReport::default(),
     };
-    let nodes = config.nodes.iter().map(|config| facts::NodeFact { config, up: true }).collect();
+    let nodes =
+        config.nodes.iter().map(|config| facts::NodeFact { config, up: true, standby: Some(false), error: None }).collect();
     let counters = [Arc::new(Counters::default())];
     let (pauses, averages) = (Pauses::default(), Averages::new(now));
     let facts = Facts {
@@ -433,8 +434,8 @@ fn every_table_has_a_value_of_the_right_kind_for_each_of_its_columns() {
           pgbouncer||6432|pgbouncer||0|0|0|0|||0|0|0|1|0|0|||
           domicile||6432|domicile||0|0|0|0|||0|0|0|0|0|0|||
         Regions
-          eu||1|1|3|2|1|0|0|0||5|7|0|0
-          us||1|1|0|0|0|0|0|0||0|0|0|0
+          eu||1|1|3|2|1|0|0|0||5|7|0|0|1|0|
+          us||1|1|0|0|0|0|0|0||0|0|0|0|1|0|
         Pins
           LISTEN|1970-01-12 13:46:39 UTC|99|65|app|shop|eu|1
     "#]].assert_eq(&shown);

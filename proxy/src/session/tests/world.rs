@@ -341,6 +341,7 @@ impl World {
                         }
                         let info = BackendInfo {
                             node: self.nodes[request.region.index()].clone(),
+                            route: Arc::default(),
                             parameters: parameters(),
                             process_id: 1,
                             secret: Default::default(),
