@@ -23,6 +23,8 @@ use crate::target::ServerState;
 
 /// For so long a server is taken to be what it has reported. Afterwards that says where to look first, and nothing more.
 const FRESH: Duration = Duration::from_secs(3);
+/// After so many tries in a row that got no answer, its idle connections are not used any more.
+const SILENCES: u32 = 2;
 /// Between two probes that something has asked for.
 const PROBES_APART: Duration = Duration::from_secs(1);
 
@@ -171,6 +173,10 @@ impl Node {
         let mut state = self.state.borrow_mut();
         if let Some(attempt) = attempt {
             state.backoff.failed(attempt, error.clone(), now, chance);
+        }
+        // Nobody shall wait for the answer of an idle connection whose other end may be gone without a word. Once is no proof.
+        if matches!(error, OpenError::TimedOut { .. }) && state.backoff.failures() >= SILENCES {
+            state.routes.drain(..).for_each(|(route, _)| route.leave());
         }
         // What the system says of one and the same fault varies.
         let is_news = match &state.health {

@@ -40,6 +40,8 @@ pub struct Backend {
     route: Arc<Route>,
     /// Its node is configured otherwise by now: closed when it is given back.
     pub(super) retired: bool,
+    /// Its server has changed its role.
+    has_changed_role: bool,
     /// An operator wants it closed when it is given back.
     pub(super) recalled: bool,
     /// What it has done.
@@ -93,6 +95,7 @@ impl Backend {
             node: info.node,
             route: info.route,
             retired: false,
+            has_changed_role: false,
             recalled: false,
             tally: Tally::default(),
             asked_at: now,
@@ -130,7 +133,15 @@ impl Backend {
     /// Whether it is to be closed when it is given back: its node is configured otherwise or found elsewhere by now, or an operator
     /// wants it.
     pub(super) fn is_unwanted(&self) -> bool {
-        self.retired || self.recalled || self.route.is_left()
+        self.retired || self.recalled || self.has_changed_role || self.route.is_left()
+    }
+
+    /// The server reports a setting. One that is a standby no more, or again, is not what its pool was opened for: it is closed when it
+    /// is given back.
+    pub fn is_told(&mut self, name: &str, value: &str) {
+        if name == "in_hot_standby" && self.parameters.get(name).is_some_and(|known| known != value) {
+            self.has_changed_role = true;
+        }
     }
 
     /// The server's process.

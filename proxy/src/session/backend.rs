@@ -325,6 +325,7 @@ impl Common {
             if sql::refused_setting(name, value).is_some() {
                 return Err(Broken);
             }
+            found.is_told(name, value);
             found.parameters = with(&found.parameters, name, value);
             if *found.parameters == *found.initial {
                 // One object for what is the same, so that the next session sees it at a glance.

@@ -385,3 +385,40 @@ fn probes_find_out_what_a_server_is_and_that_it_is_back() {
         assert_eq!(opened(&desk, region, TargetSessionAttrs::ReadWrite).await, "a");
     });
 }
+
+#[test]
+fn idle_connections_to_a_server_that_is_silent_are_not_used_any_more() {
+    let elsewhere = Server::start("off");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    // Serves one login; what connects later gets no answer.
+    let served = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
+        stream.write_all(&[authentication_ok(), ready_for_query(TransactionStatus::Idle)].concat()).unwrap();
+        (listener, stream)
+    });
+    let (mut rules, region) = region_of(&[(Role::Primary, port)], &elsewhere);
+    rules.config.pools.connect_timeout = Duration::from_millis(100);
+    rules.config.pools.tcp_user_timeout = Duration::from_secs(77);
+    let (desk, _) = desk(rules);
+    tokio_uring::start(async {
+        let target = TargetSessionAttrs::default();
+        let request = PoolKey { region, database: "demo".into(), user: "nobody".into(), settings: [].into(), target };
+        let (socket, info) = desk.open(&request).await.unwrap();
+        let timeout = socket2::SockRef::from(&socket).tcp_user_timeout().unwrap();
+        assert_eq!(timeout, Some(Duration::from_secs(77)));
+        let _silent = served.join().unwrap();
+        let silence = "node \"a\" did not answer in time";
+        assert_eq!(opened(&desk, region, target).await, silence);
+        assert!(!info.route.is_left(), "once may be chance");
+        for _ in 0..100 {
+            assert_eq!(opened(&desk, region, target).await, silence);
+            if info.route.is_left() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("it is still used");
+    });
+}

@@ -266,6 +266,7 @@ impl World {
                     "idle" => backend::ready_for_query(TransactionStatus::Idle),
                     "notice" => super::super::plan::none_warning(),
                     "timezone" => backend::parameter_status("TimeZone", "Mars"),
+                    "promoted" => backend::parameter_status("in_hot_standby", "off"),
                     "sjis" => backend::parameter_status("client_encoding", "SJIS"),
                     other => panic!("{other}"),
                 };
@@ -292,7 +293,7 @@ impl World {
         }
         let identity =
             Identity { user: "app".into(), database: "demo".into(), address: None, settings: Arc::new([]), startup_region: None };
-        let login = Login { identity, told: parameters(), process_id: 1, secret: [0; 4] };
+        let login = Login { identity, told: parameters(TargetSessionAttrs::default()), process_id: 1, secret: [0; 4] };
         let session = self.core.client_ready(login, self.now, &mut self.out);
         self.names.insert(session, name.to_owned());
         self.clients.insert(name.to_owned(), Client { session, splitter: Splitter::default(), open: true });
@@ -342,7 +343,7 @@ impl World {
                         let info = BackendInfo {
                             node: self.nodes[request.region.index()].clone(),
                             route: Arc::default(),
-                            parameters: parameters(),
+                            parameters: parameters(request.target),
                             process_id: 1,
                             secret: Default::default(),
                         };
@@ -420,8 +421,9 @@ fn prefix(name: &str) -> String {
     if name == "a" { String::new() } else { format!("{name}: ") }
 }
 
-fn parameters() -> Arc<Parameters> {
-    Arc::new([("TimeZone", "UTC")].into_iter().collect())
+fn parameters(target: TargetSessionAttrs) -> Arc<Parameters> {
+    let standby = target.is_for_standbys().then_some(("in_hot_standby", "on"));
+    Arc::new([("TimeZone", "UTC")].into_iter().chain(standby).collect())
 }
 
 fn resolve(payload: Payload, chunk: &[u8]) -> Vec<u8> {
