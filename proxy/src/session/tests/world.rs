@@ -62,7 +62,7 @@ pub(super) fn source() -> Source {
 pub(super) fn bound_to(regions: &[&str]) -> Source {
     let regions = regions.iter().map(|name| (*name).to_owned()).collect();
     let (target, label) = (Default::default(), "residency.bind[0]".into());
-    let bind = BindSource { user: Some("app".into()), database: None, from: None, regions, target, label };
+    let bind = BindSource { user: Some("app".into()), database: None, from: None, regions, target, replication: true, label };
     Source { binds: vec![bind], ..source() }
 }
 
