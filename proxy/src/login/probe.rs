@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::backend::{chance, connect, is_absence};
+use super::backend::{Startup, chance, connect, is_absence};
 use super::backoff::Backoff;
 use super::node::{Node, state_of};
 use super::{Desk, Rules};
 use crate::pool::{OpenError, Parameters};
+use crate::wire::startup::Replication;
 
 /// How often it is looked whether a probe is due.
 const TURN: Duration = Duration::from_millis(250);
@@ -56,7 +57,8 @@ impl Desk {
             return connect(node, deadline).await.map(|_| None);
         };
         let settings = [("application_name".into(), "domicile".into())];
-        let (_, facts) = self.log_in_to(rules, node, user, database, &settings, deadline).await?;
+        let startup = Startup { user, database, replication: Replication::None, settings: &settings };
+        let (_, facts) = self.log_in_to(rules, node, &startup, deadline).await?;
         Ok(Some(self.interner.borrow_mut().share(facts.parameters.into())))
     }
 }

@@ -8,6 +8,7 @@ use super::backend::Backend;
 use super::key::{BackendInfo, BackendKey, OpenError, OpenTicket};
 use super::order::{Order, WaitFailure};
 use super::pools::{PoolIndex, Pools, Slot, Standing};
+use crate::wire::startup::Replication;
 
 impl Pools {
     /// A connection was opened. `None`: nobody wants it any more; its quota is given back and the caller closes it.
@@ -37,7 +38,9 @@ impl Pools {
             Slot::Taken(backend) => backend.generation,
         };
         let key = BackendKey { index: slot, generation };
-        self.backends[slot as usize] = Slot::Taken(Box::new(Backend::new(generation, index, info, opened_at, now)));
+        let mut backend = Box::new(Backend::new(generation, index, info, opened_at, now));
+        backend.spoiled = self.pool(index).is_some_and(|pool| pool.key.replication != Replication::None);
+        self.backends[slot as usize] = Slot::Taken(backend);
         if let Some(pool) = self.pool(index) {
             pool.open += 1;
         }

@@ -15,6 +15,7 @@ use crate::engine::ToWorker;
 use crate::observe::LoginOutcome;
 use crate::pool::{OpenError, PoolKey};
 use crate::wire::backend::{authentication_ok, parameter_status, ready_for_query};
+use crate::wire::startup::Replication;
 use crate::wire::{TransactionStatus, startup};
 
 type Delivered = Rc<RefCell<Vec<(usize, ToWorker)>>>;
@@ -80,7 +81,7 @@ fn silence_ends_at_the_deadline() {
 
 #[test]
 fn a_finished_login_is_handed_to_its_worker() {
-    let hello = startup::encode_startup("bob", "demo", &[("options", "-c helios.region=eu-west")]);
+    let hello = startup::encode_startup("bob", "demo", Replication::None, &[("options", "-c helios.region=eu-west")]);
     let (told, delivered) = outcome_of(&[&hello[..], b"early"].concat(), LoginOutcome::Admitted);
     assert!(told.starts_with(b"R") && told.ends_with(b"I"));
     let (worker, message) = delivered.borrow_mut().pop().unwrap();
@@ -107,8 +108,14 @@ fn open_at(port: u16) -> Result<(), OpenError> {
     config.nodes[0].address = Address::Tcp { host: "localhost".to_owned(), port };
     let rules = Rules::new(config, rules.policy, [0; 32], None, Instant::now());
     let (desk, _) = desk(rules);
-    let request =
-        PoolKey { region, database: "demo".into(), user: "nobody".into(), settings: [].into(), target: Default::default() };
+    let request = PoolKey {
+        region,
+        database: "demo".into(),
+        user: "nobody".into(),
+        settings: [].into(),
+        target: Default::default(),
+        replication: Replication::None,
+    };
     tokio_uring::start(desk.open(&request)).map(drop)
 }
 
@@ -185,7 +192,14 @@ fn region_of(nodes: &[(Role, u16)], elsewhere: &Server) -> (Rules, RegionId) {
 
 /// The name of the node that a backend is opened at, or the error.
 async fn opened(desk: &Desk, region: RegionId, target: TargetSessionAttrs) -> String {
-    let request = PoolKey { region, database: "demo".into(), user: "nobody".into(), settings: [].into(), target };
+    let request = PoolKey {
+        region,
+        database: "demo".into(),
+        user: "nobody".into(),
+        settings: [].into(),
+        target,
+        replication: Replication::None,
+    };
     match desk.open(&request).await {
         Ok((_, info)) => info.node.name.to_string(),
         Err(error) => describe(&error),
