@@ -22,7 +22,16 @@ use crate::engine::ToWorker;
 use crate::limits::{BACKEND_MESSAGE_BYTES_MAX, STARTUP_PACKET_BYTES_MAX};
 use crate::pool::{BackendInfo, OpenError, OpenRequest, OpenTicket};
 use crate::target::Fit;
+use crate::wire::startup::Replication;
 use crate::wire::{SqlState, parse_error, startup};
+
+/// What a StartupMessage asks a server for.
+pub(super) struct Startup<'a> {
+    pub(super) user: &'a str,
+    pub(super) database: &'a str,
+    pub(super) replication: Replication,
+    pub(super) settings: &'a [(Box<str>, Box<str>)],
+}
 
 impl Desk {
     /// `worker` needs a backend. It gets one, or the reason why not, by its mailbox.
@@ -87,7 +96,8 @@ impl Desk {
         let attempt = node.begin(now, deadline.saturating_duration_since(now))?;
         let user = node.config.user.as_deref().unwrap_or(&request.user);
         let database = node.config.database.as_deref().unwrap_or(&request.database);
-        match self.log_in_to(rules, node, user, database, &request.settings, deadline).await {
+        let startup = Startup { user, database, replication: request.replication, settings: &request.settings };
+        match self.log_in_to(rules, node, &startup, deadline).await {
             Ok((socket, facts, address)) => {
                 let said = state_of(&facts.parameters, &request.settings);
                 let (is_back, has_changed) = (node.succeeded(Success::ClientsLogin), node.see(Instant::now(), said, false));
@@ -116,11 +126,10 @@ impl Desk {
         &self,
         rules: &Rules,
         node: &Node,
-        user: &str,
-        database: &str,
-        settings: &[(Box<str>, Box<str>)],
+        startup: &Startup<'_>,
         deadline: Instant,
     ) -> Result<(OwnedFd, ServerFacts, Option<SocketAddr>), OpenError> {
+        let user = startup.user;
         let name = || node.name.clone();
         let unreachable = |error: io::Error| match error.kind() {
             io::ErrorKind::TimedOut => OpenError::TimedOut { node: name() },
@@ -128,7 +137,7 @@ impl Desk {
         };
         let protocol = |text: String| OpenError::Protocol { node: name(), text };
 
-        let packet = startup_packet(rules, node, user, database, settings).map_err(protocol)?;
+        let packet = startup_packet(rules, node, startup).map_err(protocol)?;
         let secret = match &node.config.password {
             Some(password) => Some(Secret::Plain(password.clone())),
             None => rules.config.auth.users.get(user).cloned(),
@@ -170,17 +179,11 @@ impl Desk {
 }
 
 /// The StartupMessage: the client's settings, and the region under each of its names, so that `current_setting` agrees.
-fn startup_packet(
-    rules: &Rules,
-    node: &Node,
-    user: &str,
-    database: &str,
-    settings: &[(Box<str>, Box<str>)],
-) -> Result<Bytes, String> {
+fn startup_packet(rules: &Rules, node: &Node, startup: &Startup<'_>) -> Result<Bytes, String> {
     let options = region_options(&rules.config.residency.parameters, &node.config.region);
-    let mut parameters: Vec<(&str, &str)> = settings.iter().map(|(name, value)| (&**name, &**value)).collect();
+    let mut parameters: Vec<(&str, &str)> = startup.settings.iter().map(|(name, value)| (&**name, &**value)).collect();
     parameters.push(("options", &options));
-    let packet = startup::encode_startup(user, database, &parameters);
+    let packet = startup::encode_startup(startup.user, startup.database, startup.replication, &parameters);
     if packet.len() > STARTUP_PACKET_BYTES_MAX {
         return Err("the settings of the session are more than a startup packet takes".to_owned());
     }

@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::backend::chance;
+use super::backend::{Startup, chance};
 use super::backoff::Backoff;
 use super::node::{Node, Success, state_of};
 use super::{Desk, Rules};
 use crate::pool::{OpenError, Parameters};
+use crate::wire::startup::Replication;
 
 /// How often it is looked whether a probe is due.
 const TURN: Duration = Duration::from_millis(250);
@@ -63,7 +64,8 @@ impl Desk {
             return self.connect(rules, node, deadline).await.map(|_| None);
         };
         let settings = [("application_name".into(), "domicile".into())];
-        let (_, facts, _) = self.log_in_to(rules, node, user, database, &settings, deadline).await?;
+        let startup = Startup { user, database, replication: Replication::None, settings: &settings };
+        let (_, facts, _) = self.log_in_to(rules, node, &startup, deadline).await?;
         Ok(Some(self.interner.borrow_mut().share(facts.parameters.into())))
     }
 }

@@ -66,7 +66,7 @@ pub struct Backend {
     pub unsynced: bool,
     /// A session has left something behind that the next one must not see.
     pub dirty: bool,
-    /// What was left behind cannot be reset: it is closed when it is given back.
+    /// It is closed when it is given back: what was left behind cannot be reset, or it is for replication.
     pub spoiled: bool,
     /// What the server reported at login: what RESET ALL goes back to.
     pub initial: Arc<Parameters>,

@@ -9,6 +9,7 @@ use super::route::Route;
 use crate::region::RegionId;
 use crate::target::TargetSessionAttrs;
 use crate::wire::SqlState;
+use crate::wire::startup::Replication;
 
 /// Names one session of one worker. The generation tells a session from a former one in the same slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,6 +45,8 @@ pub struct PoolKey {
     pub settings: StartupSettings,
     /// Which servers of the region its backends are on.
     pub target: TargetSessionAttrs,
+    /// What its backends are opened for. Those for replication serve one session each.
+    pub replication: Replication,
 }
 
 /// Asks for one new backend of a pool.

@@ -7,6 +7,7 @@ use super::backend::Backend;
 use super::key::{BackendInfo, BackendKey, OpenError, OpenTicket};
 use super::order::{Order, WaitFailure};
 use super::pools::{PoolIndex, Pools, Slot, Standing, Waiter};
+use crate::wire::startup::Replication;
 
 /// While others are alive, a connection that could not be opened is tried again after this.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -39,7 +40,9 @@ impl Pools {
             Slot::Taken(backend) => backend.generation,
         };
         let key = BackendKey { index: slot, generation };
-        self.backends[slot as usize] = Slot::Taken(Box::new(Backend::new(generation, index, info, opened_at, now)));
+        let mut backend = Box::new(Backend::new(generation, index, info, opened_at, now));
+        backend.spoiled = self.pool(index).is_some_and(|pool| pool.key.replication != Replication::None);
+        self.backends[slot as usize] = Slot::Taken(backend);
         if let Some(pool) = self.pool(index) {
             pool.open += 1;
         }

@@ -16,7 +16,7 @@ use crate::wire::tag::backend as tag;
 /// What was asked of the backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Query: anything up to ReadyForQuery.
+    /// Query: anything up to ReadyForQuery, with data in both directions where it begins a replication stream.
     Query,
     /// FunctionCall: FunctionCallResponse or an error, then ReadyForQuery.
     FunctionCall,
@@ -194,6 +194,8 @@ impl OwedReplies {
             (Kind::Query | Kind::FunctionCall | Kind::Sync, tag::READY_FOR_QUERY) => Progress::Ends,
             (Kind::Query, tag::COMMAND_COMPLETE | tag::EMPTY_QUERY_RESPONSE) => Progress::Completes,
             (Kind::Query, tag::ROW_DESCRIPTION | tag::DATA_ROW | tag::NO_DATA | tag::ERROR_RESPONSE) => Progress::Within,
+            // Of a walsender; what it is sent meanwhile is COPY data and marks nothing but its end.
+            (Kind::Query, tag::COPY_BOTH_RESPONSE) => Progress::Within,
             (Kind::Query | Kind::Execute, tag::COPY_IN_RESPONSE | tag::COPY_OUT_RESPONSE | tag::COPY_DATA | tag::COPY_DONE) => {
                 Progress::Within
             }

@@ -49,6 +49,7 @@ fn key(of: RegionId) -> PoolKey {
         user: "app".into(),
         settings: Arc::new([]),
         target: TargetSessionAttrs::default(),
+        replication: Default::default(),
     }
 }
 

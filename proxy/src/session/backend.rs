@@ -98,6 +98,12 @@ impl Core {
                     (tag, &bytes[..], Err(bytes.clone()))
                 }
             };
+            if message == tag::COPY_DATA
+                && let Some((session, refusal)) = self.common.withdrawn(&mut self.sessions, key, out)
+            {
+                self.common.pools.close(key, Farewell::Abrupt);
+                return self.session_lost_backend(State::Bound(session), false, &refusal, out);
+            }
             let body = payload.get(5..).unwrap_or_default();
             let Ok((route, event)) = self.common.reply(&mut self.sessions, key, message, body, out) else {
                 return self.backend_broke_protocol(key, out);

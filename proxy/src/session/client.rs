@@ -18,6 +18,7 @@ use crate::policy::Grant;
 use crate::pool::{BackendKey, Parameters, PoolIndex, PoolMode, SessionKey};
 use crate::region::RegionId;
 use crate::target::TargetSessionAttrs;
+use crate::wire::startup::Replication;
 use crate::wire::{Splitter, TransactionStatus};
 
 /// Why a session does not look at its client's bytes.
@@ -153,6 +154,8 @@ pub(super) struct Local {
 
 impl Session {
     pub(super) fn new(key: SessionKey, login: Login, mode: PoolMode) -> Self {
+        // What a walsender has been told cannot be given to anyone else.
+        let mode = if login.identity.replication == Replication::None { mode } else { PoolMode::Session };
         Self {
             key,
             mode,

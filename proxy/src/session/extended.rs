@@ -38,7 +38,7 @@ impl Common {
             return self.fail_unit(session, &Refusal::duplicate_statement(fields.name), out);
         }
         let mut leaves = None;
-        match self.sql.read(fields.text) {
+        match self.read(session, fields.text) {
             Reading::Plain => {}
             Reading::Refused(refused) => {
                 let refusal = Refusal { position: refused.position, ..Refusal::new(refused.sqlstate, refused.message) };

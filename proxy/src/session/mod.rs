@@ -33,6 +33,7 @@ mod prepare;
 mod prepared;
 mod refusal;
 mod region;
+mod replication;
 mod report;
 mod settings;
 mod simple;
@@ -53,6 +54,7 @@ pub use counters::{Counter, Counters, Outcome};
 pub use operate::Operation;
 pub use output::{AuditRecord, CoreSettings, FirstNodes, Identity, Login, Output, Outputs, Payload};
 pub use refusal::Refusal;
+pub use replication::REPLICATION_HINT;
 pub use report::{ClientReport, ClientState, Detail, GroupReport, Report, ServerReport, declared};
 
 use crate::policy::Policy;

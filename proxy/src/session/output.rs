@@ -12,6 +12,7 @@ use crate::pool::{self, BackendKey, Farewell, MovedBackend, OpenRequest, OpenTic
 use crate::region::RegionId;
 use crate::target::TargetSessionAttrs;
 use crate::wire::SqlState;
+use crate::wire::startup::Replication;
 
 /// What the core is told about its surroundings; a reload brings a new one.
 #[derive(Clone, Debug)]
@@ -42,6 +43,8 @@ pub struct Identity {
     pub address: Option<IpAddr>,
     /// The settings of its StartupMessage, those of residency left out.
     pub settings: StartupSettings,
+    /// Whether it is for replication.
+    pub replication: Replication,
     /// The region its StartupMessage named; the login has checked it against the grant.
     pub startup_region: Option<Box<str>>,
 }

@@ -21,7 +21,7 @@ impl Common {
         let Ok(text) = frontend::query_text(body) else {
             return self.refuse_query(session, &Refusal::protocol("invalid message format"), out);
         };
-        match self.sql.read(text) {
+        match self.read(session, text) {
             Reading::Plain => self.plain_query(session, out),
             // Whatever is not plain depends on the transaction status, so it must be known.
             Reading::Known(_) | Reading::Refused(_) if !session.is_quiet() => self.hold_until_quiet(session, out),

@@ -14,6 +14,7 @@ mod pins;
 mod pipelines;
 mod prepared;
 mod prepared_elsewhere;
+mod replication;
 mod savepoints;
 mod servers;
 mod settings;

@@ -342,6 +342,7 @@ fn every_table_has_a_value_of_the_right_kind_for_each_of_its_columns() {
         user: "app".into(),
         settings: Arc::new([]),
         target: Default::default(),
+        replication: Default::default(),
     };
     let index = pools.enter(&key);
     let tally = Tally { queries: 7, xacts: 5, assignments: 5, sent: 12_345, ..Tally::default() };
@@ -353,6 +354,7 @@ fn every_table_has_a_value_of_the_right_kind_for_each_of_its_columns() {
         id: 65,
         database: "shop".into(),
         user: "app".into(),
+        replication: Default::default(),
         region: eu.clone(),
         state: ClientState::Active,
         connected_at: now,

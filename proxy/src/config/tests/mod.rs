@@ -74,6 +74,7 @@ fn what_is_written_is_read() {
         from = "10.1.2.3/8"
         regions = ["us-east", "eu-west"]
         target_session_attrs = "prefer-standby"
+        replication = true
         [regions.us-east]
         jurisdiction = "US"
         [regions.eu-west]
@@ -150,7 +151,7 @@ fn what_is_written_is_read() {
         [("us-east", true), ("eu-west", false)]
     );
     let bind = &source.binds[0];
-    assert_eq!(bind.target, TargetSessionAttrs::PreferStandby);
+    assert_eq!((bind.target, bind.replication), (TargetSessionAttrs::PreferStandby, true));
     assert_eq!(
         (bind.user.as_deref(), bind.database.as_deref(), bind.label.as_str()),
         (Some("alice"), Some("shop"), "residency.bind[0]")

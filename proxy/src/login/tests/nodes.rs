@@ -117,7 +117,14 @@ fn region_of(nodes: &[(Role, u16)], elsewhere: &Server) -> (Rules, RegionId) {
 
 /// The name of the node that a backend is opened at, or the error.
 async fn opened(desk: &Desk, region: RegionId, target: TargetSessionAttrs) -> String {
-    let request = PoolKey { region, database: "demo".into(), user: "nobody".into(), settings: [].into(), target };
+    let request = PoolKey {
+        region,
+        database: "demo".into(),
+        user: "nobody".into(),
+        settings: [].into(),
+        target,
+        replication: Default::default(),
+    };
     match desk.open(&request).await {
         Ok((_, info)) => info.node.name.to_string(),
         Err(error) => describe(&error),
@@ -233,7 +240,14 @@ fn desk_with_a_name(port: u16, elsewhere: &Server) -> (Rc<Desk>, RegionId) {
 /// The last number of the address that a backend is opened at, and whether it may be used again; or the error.
 async fn opened_by_name(desk: &Desk, region: RegionId) -> Result<(u8, Arc<crate::pool::Route>), String> {
     let target = TargetSessionAttrs::default();
-    let request = PoolKey { region, database: "demo".into(), user: "nobody".into(), settings: [].into(), target };
+    let request = PoolKey {
+        region,
+        database: "demo".into(),
+        user: "nobody".into(),
+        settings: [].into(),
+        target,
+        replication: Default::default(),
+    };
     let (_, info) = desk.open(&request).await.map_err(|error| describe(&error))?;
     match info.route.address().map(|address| address.ip()) {
         Some(IpAddr::V4(address)) => Ok((address.octets()[3], info.route)),
@@ -315,7 +329,14 @@ fn a_server_that_has_changed_its_role_loses_the_backends_that_asked_for_the_old_
     let (desk, _) = desk(rules);
     tokio_uring::start(async {
         let open = async |target| {
-            let request = PoolKey { region, database: "demo".into(), user: "nobody".into(), settings: [].into(), target };
+            let request = PoolKey {
+                region,
+                database: "demo".into(),
+                user: "nobody".into(),
+                settings: [].into(),
+                target,
+                replication: Default::default(),
+            };
             desk.open(&request).await.unwrap().1.route
         };
         let as_standby = open(TargetSessionAttrs::Any).await;
@@ -404,7 +425,14 @@ fn idle_connections_to_a_server_that_is_silent_are_not_used_any_more() {
     let (desk, _) = desk(rules);
     tokio_uring::start(async {
         let target = TargetSessionAttrs::default();
-        let request = PoolKey { region, database: "demo".into(), user: "nobody".into(), settings: [].into(), target };
+        let request = PoolKey {
+            region,
+            database: "demo".into(),
+            user: "nobody".into(),
+            settings: [].into(),
+            target,
+            replication: Default::default(),
+        };
         let (socket, info) = desk.open(&request).await.unwrap();
         let timeout = socket2::SockRef::from(&socket).tcp_user_timeout().unwrap();
         assert_eq!(timeout, Some(Duration::from_secs(77)));

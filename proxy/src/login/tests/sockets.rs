@@ -13,6 +13,7 @@ use crate::engine::ToWorker;
 use crate::observe::LoginOutcome;
 use crate::pool::{OpenError, PoolKey};
 use crate::wire::backend::{authentication_ok, ready_for_query};
+use crate::wire::startup::Replication;
 use crate::wire::{TransactionStatus, startup};
 
 pub(super) type Delivered = Rc<RefCell<Vec<(usize, ToWorker)>>>;
@@ -78,7 +79,7 @@ fn silence_ends_at_the_deadline() {
 
 #[test]
 fn a_finished_login_is_handed_to_its_worker() {
-    let hello = startup::encode_startup("bob", "demo", &[("options", "-c helios.region=eu-west")]);
+    let hello = startup::encode_startup("bob", "demo", Replication::None, &[("options", "-c helios.region=eu-west")]);
     let (told, delivered) = outcome_of(&[&hello[..], b"early"].concat(), LoginOutcome::Admitted);
     assert!(told.starts_with(b"R") && told.ends_with(b"I"));
     let (worker, message) = delivered.borrow_mut().pop().unwrap();
@@ -105,8 +106,14 @@ fn open_at(port: u16) -> Result<(), OpenError> {
     config.nodes[0].address = Address::Tcp { host: "localhost".to_owned(), port };
     let rules = Rules::new(config, rules.policy, [0; 32], None, Instant::now());
     let (desk, _) = desk(rules);
-    let request =
-        PoolKey { region, database: "demo".into(), user: "nobody".into(), settings: [].into(), target: Default::default() };
+    let request = PoolKey {
+        region,
+        database: "demo".into(),
+        user: "nobody".into(),
+        settings: [].into(),
+        target: Default::default(),
+        replication: Replication::None,
+    };
     tokio_uring::start(desk.open(&request)).map(drop)
 }
 

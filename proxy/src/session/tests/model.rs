@@ -24,6 +24,8 @@ pub(super) struct Model {
     pub(super) star: Rc<Cell<bool>>,
     /// COPY FROM STDIN is open; true: in the extended protocol.
     copying_in: Option<bool>,
+    /// A replication stream is open; true: the server has ended its side.
+    streaming: Option<bool>,
     /// An implicit transaction has begun: extended messages without their Sync.
     implicit: bool,
     /// Settings that it reports.
@@ -55,6 +57,7 @@ impl Model {
             portals: HashMap::new(),
             skipping: false,
             copying_in: None,
+            streaming: None,
             implicit: false,
             work_mem: String::new(),
             parameters: initial(),
@@ -91,6 +94,10 @@ impl Model {
         if let Some(extended) = self.copying_in {
             self.log.push(format!("{}", message as char));
             return self.copy_message(message, extended, answer);
+        }
+        if let Some(ended) = self.streaming {
+            self.log.push(format!("{} {}", message as char, String::from_utf8_lossy(body)).trim_end().to_owned());
+            return self.stream_message(message, ended, answer);
         }
         if self.skipping && message != tag::SYNC && message != tag::TERMINATE {
             return;
@@ -229,6 +236,35 @@ impl Model {
         }
     }
 
+    /// Data from a standby is answered by data; its CopyDone ends the stream, and what else it sends ends the connection.
+    fn stream_message(&mut self, message: u8, ended: bool, answer: &mut Vec<u8>) {
+        match message {
+            tag::COPY_DATA if !ended => answer.extend_from_slice(&wal("keepalive")),
+            tag::COPY_DATA => {}
+            tag::COPY_DONE => {
+                self.streaming = None;
+                if !ended {
+                    answer.extend_from_slice(b"c\0\0\0\x04");
+                }
+                answer.extend_from_slice(&backend::command_complete("COPY 0"));
+                answer.extend_from_slice(&backend::command_complete("START_REPLICATION"));
+                self.ready(answer);
+            }
+            _ => {
+                let (severity, sqlstate) = (Severity::Fatal, SqlState::PROTOCOL_VIOLATION);
+                let message = "invalid standby message type";
+                answer.extend_from_slice(&encode_error(&Report {
+                    severity,
+                    sqlstate,
+                    message,
+                    detail: None,
+                    hint: None,
+                    position: None,
+                }));
+            }
+        }
+    }
+
     fn query(&mut self, text: &str, answer: &mut Vec<u8>) {
         let mut any = false;
         for statement in text.split(';').map(str::trim).filter(|statement| !statement.is_empty()) {
@@ -237,7 +273,7 @@ impl Model {
                 self.error(&failure, answer);
                 break;
             }
-            if self.copying_in.is_some() {
+            if self.copying_in.is_some() || self.streaming.is_some() {
                 return;
             }
         }
@@ -330,6 +366,20 @@ impl Model {
                 "SAVEPOINT".to_owned()
             }
             "select" if word(1) == "fail" => return Err(Failure(SqlState::WARNING, "it fails".into())),
+            // Its last word says what happens once the stream is open.
+            "start_replication" => {
+                answer.extend_from_slice(b"W\0\0\0\x07\0\0\0");
+                answer.extend_from_slice(&wal("record"));
+                if lower.ends_with("fails") {
+                    return Err(Failure(SqlState::WARNING, "it fails".into()));
+                }
+                let ends = lower.ends_with("ends");
+                if ends {
+                    answer.extend_from_slice(b"c\0\0\0\x04");
+                }
+                self.streaming = Some(ends);
+                return Ok(());
+            }
             "copy" if lower.ends_with("stdin") => {
                 self.copying_in = Some(extended);
                 answer.extend_from_slice(&[b'G', 0, 0, 0, 7, 0, 0, 0]);
@@ -404,6 +454,12 @@ impl Model {
         answer.extend_from_slice(&backend::command_complete(&tag));
         Ok(())
     }
+}
+
+/// CopyData of a stream.
+pub(super) fn wal(what: &str) -> Vec<u8> {
+    let length = u32::try_from(what.len() + 4).unwrap().to_be_bytes();
+    [b"d", &length[..], what.as_bytes()].concat()
 }
 
 fn initial() -> BTreeMap<String, String> {

@@ -16,6 +16,7 @@ use crate::region::RegionId;
 use crate::session::{Core, CoreSettings, Counters, Identity, Login, Output, Outputs, Payload};
 use crate::table::Publisher;
 use crate::target::TargetSessionAttrs;
+use crate::wire::startup::Replication;
 use crate::wire::{Frame, Malformed, Mode, Splitter, SqlState, TransactionStatus, backend, frontend, parse_error};
 
 /// How bytes are delivered.
@@ -62,7 +63,7 @@ pub(super) fn source() -> Source {
 pub(super) fn bound_to(regions: &[&str]) -> Source {
     let regions = regions.iter().map(|name| (*name).to_owned()).collect();
     let (target, label) = (Default::default(), "residency.bind[0]".into());
-    let bind = BindSource { user: Some("app".into()), database: None, from: None, regions, target, label };
+    let bind = BindSource { user: Some("app".into()), database: None, from: None, regions, target, replication: true, label };
     Source { binds: vec![bind], ..source() }
 }
 
@@ -213,14 +214,21 @@ impl World {
                 self.frozen = false;
                 self.deliver(cut);
             }
+            // `replicate a physical eu`: client a is one for replication.
+            "replicate" => {
+                let words: Vec<&str> = rest.split(' ').collect();
+                let replication = if words[1] == "physical" { Replication::Physical } else { Replication::Database };
+                self.log_in(words[0], replication, words.get(2).map(|region| (*region).into()));
+            }
             "leave" => {
                 let session = self.clients[rest].session;
                 self.core.frontend_closed(session, &mut self.out);
                 self.carry_out(&[]);
                 self.deliver(cut);
             }
-            "grant" => {
+            "grant" | "grant-only-queries" => {
                 self.source = bound_to(&rest.split(' ').collect::<Vec<_>>());
+                self.source.binds.iter_mut().for_each(|bind| bind.replication = verb == "grant");
                 let next = Policy::compile(&self.source, Some(&self.publisher.current())).unwrap();
                 self.publisher.publish(Arc::new(next));
             }
@@ -263,6 +271,7 @@ impl World {
                 }
                 let bytes = match what {
                     "row" => backend::data_row_text(Some("x")),
+                    "wal" => super::model::wal("record").into(),
                     "idle" => backend::ready_for_query(TransactionStatus::Idle),
                     "notice" => super::super::plan::none_warning(),
                     "timezone" => backend::parameter_status("TimeZone", "Mars"),
@@ -288,11 +297,15 @@ impl World {
     }
 
     fn client(&mut self, name: &str) -> SessionKey {
-        if let Some(client) = self.clients.get(name) {
-            return client.session;
+        match self.clients.get(name) {
+            Some(client) => client.session,
+            None => self.log_in(name, Replication::None, None),
         }
-        let identity =
-            Identity { user: "app".into(), database: "demo".into(), address: None, settings: Arc::new([]), startup_region: None };
+    }
+
+    fn log_in(&mut self, name: &str, replication: Replication, startup_region: Option<Box<str>>) -> SessionKey {
+        let (user, database, settings) = ("app".into(), "demo".into(), Arc::new([]));
+        let identity = Identity { user, database, address: None, settings, replication, startup_region };
         let login = Login { identity, told: parameters(TargetSessionAttrs::default()), process_id: 1, secret: [0; 4] };
         let session = self.core.client_ready(login, self.now, &mut self.out);
         self.names.insert(session, name.to_owned());
@@ -336,6 +349,9 @@ impl World {
                             let node = format!("node-{region}").into();
                             self.core.backend_failed(ticket, OpenError::Refused { node }, &mut self.out);
                             continue;
+                        }
+                        if request.replication != Replication::None {
+                            writeln!(self.said, "  open: {region}, for {} replication", request.replication.as_str()).unwrap();
                         }
                         if request.target != TargetSessionAttrs::default() {
                             writeln!(self.said, "  open: {region}, {}", request.target).unwrap();
