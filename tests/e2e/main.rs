@@ -10,6 +10,7 @@ mod metrics;
 mod pooling;
 mod prepared;
 mod reload;
+mod replication;
 mod residency;
 mod seeds;
 mod sessions;

@@ -21,7 +21,7 @@ use crate::program;
 use crate::transcript::{End, Transcript};
 
 /// How a cluster is started.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Options<'a> {
     /// `cluster_name`, and the marker of its log.
     pub name: &'a str,
@@ -29,6 +29,10 @@ pub struct Options<'a> {
     pub port: Option<u16>,
     /// `max_connections`.
     pub connections_max: u32,
+    /// Further settings, with their values.
+    pub settings: &'a [(&'a str, &'a str)],
+    /// A data directory to start from a copy of, such as a base backup; else it is a new cluster.
+    pub copy_of: Option<&'a Path>,
 }
 
 /// A running cluster; stopped and removed when dropped. Its superuser is `postgres` with password `postgres`, by SCRAM.
@@ -46,11 +50,14 @@ impl Cluster {
     pub fn start(options: &Options<'_>) -> Result<Self, String> {
         let name = options.name;
         let bin = program::postgres_directory().ok_or("PostgreSQL's server programs (Debian: apt-get install postgresql)")?;
-        let template = template(&bin)?;
+        let origin = options.copy_of.map_or_else(|| template(&bin), Ok)?;
         let directory = Scratch::new().map_err(|error| format!("a directory for {name}: {error}"))?;
         let data = directory.path().join("data");
-        run(Command::new("cp").arg("-a").arg(template).arg(&data))?;
+        run(Command::new("cp").arg("-a").arg(origin).arg(&data))?;
         give_away(directory.path()).map_err(|error| format!("{}: {error}", directory.path().display()))?;
+        if let Some((user, group)) = unprivileged_user().filter(|_| options.copy_of.is_some()) {
+            run(Command::new("chown").arg("-R").arg(format!("{user}:{group}")).arg(&data))?;
+        }
 
         let port = options.port.unwrap_or_else(free_port);
         let log = File::create(directory.path().join("log")).map_err(|error| format!("log of {name}: {error}"))?;
@@ -73,7 +80,8 @@ impl Cluster {
             ("log_destination", "stderr".to_owned()),
             ("logging_collector", "off".to_owned()),
         ];
-        settings.iter().for_each(|(setting, value)| {
+        let further = options.settings.iter().map(|(setting, value)| (*setting, (*value).to_owned()));
+        settings.into_iter().chain(further).for_each(|(setting, value)| {
             command.arg("-c").arg(format!("{setting}={value}"));
         });
         // SIGQUIT is PostgreSQL's immediate shutdown: nothing of this cluster is kept.
@@ -247,7 +255,7 @@ mod tests {
         if crate::skip::available(program::need("initdb")).is_none() {
             return;
         }
-        let options = Options { name: "pg-one", port: None, connections_max: 20 };
+        let options = Options { name: "pg-one", connections_max: 20, ..Options::default() };
         let cluster = Cluster::start(&options).unwrap();
         let mut client = cluster.connect("postgres").unwrap();
         assert_eq!(client.query("SHOW cluster_name").to_string(), "T cluster_name / D pg-one / C SHOW / Z I");
