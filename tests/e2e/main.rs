@@ -12,6 +12,7 @@ mod nodes;
 mod pooling;
 mod prepared;
 mod reload;
+mod replication;
 mod residency;
 mod seeds;
 mod sessions;

@@ -24,7 +24,7 @@ struct Pair {
 
 impl Pair {
     fn start() -> Self {
-        let options = |name| Options { name, port: None, connections_max: 50 };
+        let options = |name| Options { name, connections_max: 50, ..Options::default() };
         let primary = Cluster::start(&options("pg-eu-a")).unwrap_or_else(|error| panic!("{error}"));
         let create = "CREATE ROLE reader LOGIN PASSWORD 'reader'; CREATE ROLE reporter LOGIN PASSWORD 'reporter'";
         for sql in ["CREATE DATABASE demo", create] {
@@ -222,7 +222,7 @@ fn a_region_whose_port_is_closed_disturbs_nobody_and_comes_back() {
     let proxy = start(&beside(world, SocketAddr::from((Ipv4Addr::LOCALHOST, port))));
     the_lost_region_disturbs_nobody(&proxy);
     let mut client = client_in(&proxy, "lost");
-    let options = Options { name: "pg-lost", port: Some(port), connections_max: 20 };
+    let options = Options { name: "pg-lost", port: Some(port), connections_max: 20, ..Options::default() };
     let cluster = Cluster::start(&options).unwrap_or_else(|error| panic!("{error}"));
     cluster.execute("postgres", "CREATE DATABASE demo").unwrap_or_else(|error| panic!("{error}"));
     wait_until_served_by(&mut client, "pg-lost false", &proxy);

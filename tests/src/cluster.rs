@@ -21,7 +21,7 @@ use crate::program;
 use crate::transcript::{End, Transcript};
 
 /// How a cluster is started.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Options<'a> {
     /// `cluster_name`, and the marker of its log.
     pub name: &'a str,
@@ -29,13 +29,18 @@ pub struct Options<'a> {
     pub port: Option<u16>,
     /// `max_connections`.
     pub connections_max: u32,
+    /// Further settings, with their values.
+    pub settings: &'a [(&'a str, &'a str)],
+    /// A data directory to start from a copy of, such as a base backup; else it is a new cluster.
+    pub copy_of: Option<&'a Path>,
 }
 
 /// A running cluster; stopped and removed when dropped. Its superuser is `postgres` with password `postgres`, by SCRAM.
 pub struct Cluster {
     name: String,
     port: u16,
-    connections_max: u32,
+    /// Those that are not the same for all.
+    settings: Vec<(String, String)>,
     process: Process,
     directory: Scratch,
 }
@@ -46,8 +51,14 @@ impl Cluster {
     /// Starts a cluster and waits until it serves.
     pub fn start(options: &Options<'_>) -> Result<Self, String> {
         let bin = programs()?;
-        let template = template(&bin)?;
-        let copy = |data: &Path| run(Command::new("cp").arg("-a").arg(template).arg(data));
+        let origin = options.copy_of.map_or_else(|| template(&bin), Ok)?;
+        let copy = |data: &Path| {
+            run(Command::new("cp").arg("-a").arg(origin).arg(data))?;
+            match unprivileged_user().filter(|_| options.copy_of.is_some()) {
+                Some((user, group)) => run(Command::new("chown").arg("-R").arg(format!("{user}:{group}")).arg(data)),
+                None => Ok(()),
+            }
+        };
         Self::start_in(options, &bin, copy)
     }
 
@@ -69,8 +80,11 @@ impl Cluster {
         give_away(directory.path()).map_err(|error| format!("{}: {error}", directory.path().display()))?;
         fill(&directory.path().join("data"))?;
         let port = options.port.unwrap_or_else(free_port);
-        let process = launch(name, port, options.connections_max, bin, &directory)?;
-        let mut cluster = Self { name: name.to_owned(), port, connections_max: options.connections_max, process, directory };
+        let further = options.settings.iter().map(|(setting, value)| ((*setting).to_owned(), (*value).to_owned()));
+        let bound = ("max_connections".to_owned(), options.connections_max.to_string());
+        let settings: Vec<(String, String)> = [bound].into_iter().chain(further).collect();
+        let process = launch(name, port, &settings, bin, &directory)?;
+        let mut cluster = Self { name: name.to_owned(), port, settings, process, directory };
         cluster.wait_until_it_serves()?;
         Ok(cluster)
     }
@@ -80,7 +94,7 @@ impl Cluster {
         let bin = programs()?;
         // Processes of the old server may still be on their way out; until then the new one refuses to start.
         let started = wait_for(START_PATIENCE, || {
-            self.process = launch(&self.name, self.port, self.connections_max, &bin, &self.directory).ok()?;
+            self.process = launch(&self.name, self.port, &self.settings, &bin, &self.directory).ok()?;
             self.wait_until_it_serves().ok()
         });
         started.ok_or_else(|| format!("PostgreSQL {} did not start again: {}", self.name, self.log()))
@@ -170,7 +184,7 @@ fn programs() -> Result<PathBuf, String> {
 }
 
 /// Starts the server process on the data directory.
-fn launch(name: &str, port: u16, connections_max: u32, bin: &Path, directory: &Scratch) -> Result<Process, String> {
+fn launch(name: &str, port: u16, further: &[(String, String)], bin: &Path, directory: &Scratch) -> Result<Process, String> {
     let data = directory.path().join("data");
     let log = File::options().create(true).append(true).open(directory.path().join("log"));
     let log = log.map_err(|error| format!("log of {name}: {error}"))?;
@@ -181,7 +195,6 @@ fn launch(name: &str, port: u16, connections_max: u32, bin: &Path, directory: &S
         ("listen_addresses", "127.0.0.1".to_owned()),
         ("port", port.to_string()),
         ("unix_socket_directories", directory.path().display().to_string()),
-        ("max_connections", connections_max.to_string()),
         ("fsync", "off".to_owned()),
         ("full_page_writes", "off".to_owned()),
         ("synchronous_commit", "off".to_owned()),
@@ -193,7 +206,8 @@ fn launch(name: &str, port: u16, connections_max: u32, bin: &Path, directory: &S
         ("log_destination", "stderr".to_owned()),
         ("logging_collector", "off".to_owned()),
     ];
-    settings.iter().for_each(|(setting, value)| {
+    let further = further.iter().map(|(setting, value)| (setting.as_str(), value.clone()));
+    settings.into_iter().chain(further).for_each(|(setting, value)| {
         command.arg("-c").arg(format!("{setting}={value}"));
     });
     // SIGQUIT is PostgreSQL's immediate shutdown: nothing of this cluster is kept.
@@ -291,7 +305,7 @@ mod tests {
         if crate::skip::available(program::need("initdb")).is_none() {
             return;
         }
-        let options = Options { name: "pg-one", port: None, connections_max: 20 };
+        let options = Options { name: "pg-one", connections_max: 20, ..Options::default() };
         let cluster = Cluster::start(&options).unwrap();
         let mut client = cluster.connect("postgres").unwrap();
         assert_eq!(client.query("SHOW cluster_name").to_string(), "T cluster_name / D pg-one / C SHOW / Z I");

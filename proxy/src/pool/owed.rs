@@ -121,6 +121,8 @@ pub struct OwedReplies {
     skipping: bool,
     /// A COPY FROM STDIN is open whose end has not been sent yet: the backend ignores Sync and Flush.
     copying_in: bool,
+    /// A replication stream is open: data goes in both directions.
+    streaming: bool,
 }
 
 impl OwedReplies {
@@ -142,6 +144,11 @@ impl OwedReplies {
     /// Whether the backend is reading COPY data.
     pub fn is_copying_in(&self) -> bool {
         self.copying_in
+    }
+
+    /// Whether a replication stream is open, which ends when one of the two sides wants it to.
+    pub fn is_streaming(&self) -> bool {
+        self.streaming
     }
 
     /// The reply that comes next.
@@ -240,6 +247,11 @@ impl OwedReplies {
         dropped
     }
 
+    /// The backend has begun a replication stream.
+    pub fn stream_begins(&mut self) {
+        self.streaming = true;
+    }
+
     /// The reply at the front failed: drops it and what the backend will skip, up to the next Sync. Returns the replies that will
     /// not come, the failed one first.
     pub fn fail(&mut self) -> Vec<Reply> {
@@ -249,9 +261,10 @@ impl OwedReplies {
         self.queue.drain(..end.unwrap_or(self.queue.len())).collect()
     }
 
-    /// A COPY inside a Query is over, well or not.
+    /// A COPY or a stream inside a Query is over, well or not.
     pub fn copy_ended(&mut self) {
         self.copying_in = false;
+        self.streaming = false;
     }
 
     /// The queue's memory is given back when it is large and empty.

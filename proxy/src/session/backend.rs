@@ -240,6 +240,9 @@ impl Common {
                         found.unsynced = true;
                     }
                 }
+                if message == tag::COPY_BOTH_RESPONSE {
+                    found.owed.stream_begins();
+                }
                 if message == tag::ERROR_RESPONSE {
                     session.told_fatal |= ends_connection(body);
                     found.owed.copy_ended();

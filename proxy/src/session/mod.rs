@@ -285,6 +285,7 @@ impl Core {
         self.common.draining = true;
         self.common.pools.drain();
         for key in self.sessions.keys() {
+            self.end_stream(key, out);
             let pools = &self.common.pools;
             let may_go = self.sessions.get(key).is_some_and(|session| match session.wait {
                 client::Wait::No => session.is_settled(),

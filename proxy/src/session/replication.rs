@@ -10,8 +10,8 @@
 
 use super::client::Session;
 use super::output::Outputs;
-use super::{Common, Refusal, Sessions};
-use crate::pool::{BackendKey, SessionKey, State};
+use super::{Common, Core, Refusal, Sessions, shutting_down};
+use crate::pool::{BackendKey, Farewell, SessionKey, State};
 use crate::sql::Reading;
 use crate::wire::SqlState;
 use crate::wire::startup::Replication;
@@ -26,13 +26,24 @@ impl Session {
     }
 }
 
+impl Core {
+    /// At the end of work: ends the stream of a session, if it has one, and the session. By itself a stream never ends.
+    pub(super) fn end_stream(&mut self, session: SessionKey, out: &mut Outputs) {
+        let Some(key) = self.sessions.get(session).and_then(|session| session.backend) else { return };
+        let Some(found) = self.common.pools.get(key).filter(|found| found.owed.is_streaming()) else { return };
+        let (state, cut) = (found.state(), found.splitter.is_streaming());
+        self.common.pools.close(key, Farewell::Abrupt);
+        self.session_lost_backend(state, cut, &shutting_down(), out);
+    }
+}
+
 impl Common {
     /// Reads the text of a statement of the session.
     pub(super) fn read(&mut self, session: &Session, text: &[u8]) -> Reading {
         if session.replicates() { Reading::Plain } else { self.sql.read(text) }
     }
 
-    /// A backend is about to send data of a COPY. If its session replicates and may no longer have it: which session, and why.
+    /// A backend is about to send data of a COPY. If its session replicates and may not have it any more: which session, and why.
     pub(super) fn withdrawn(
         &mut self,
         sessions: &mut Sessions,
@@ -41,6 +52,9 @@ impl Common {
     ) -> Option<(SessionKey, Refusal)> {
         let found = self.pools.get(key)?;
         let (State::Bound(owner), served_by) = (found.state(), found.region()) else { return None };
+        if self.draining && found.owed.is_streaming() {
+            return Some((owner, shutting_down()));
+        }
         let session = sessions.get(owner).filter(|session| session.replicates())?;
         if session.generation == self.policy.get().generation() {
             return None;

@@ -96,7 +96,8 @@ impl Model {
             return self.copy_message(message, extended, answer);
         }
         if let Some(ended) = self.streaming {
-            self.log.push(format!("{} {}", message as char, String::from_utf8_lossy(body)).trim_end().to_owned());
+            self.log
+                .push(format!("{} {}", message as char, String::from_utf8_lossy(body)).trim_end_matches(['\0', ' ']).to_owned());
             return self.stream_message(message, ended, answer);
         }
         if self.skipping && message != tag::SYNC && message != tag::TERMINATE {
