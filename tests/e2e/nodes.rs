@@ -73,11 +73,15 @@ fn served_by(client: &mut Client) -> String {
     said.value().unwrap_or_else(|| said.replies().to_string())
 }
 
+/// A session that was served by a server that died is ended with it, so it logs in again then.
 #[track_caller]
-fn wait_until_served_by(client: &mut Client, expected: &str, proxy: &Proxy) {
+fn wait_until_served_by(client: &mut Client, expected: &str, proxy: &Proxy, again: impl Fn() -> Client) {
     let mut last = String::new();
     let found = wait_for(PATIENCE, || {
         last = served_by(client);
+        if last.ends_with("closed") {
+            *client = again();
+        }
         last.starts_with(expected).then_some(())
     });
     assert!(found.is_some(), "{last}, not {expected}: {}", tail(&proxy.log()));
@@ -106,8 +110,8 @@ fn reads_go_to_a_standby_where_the_rule_says_so_and_never_out_of_the_region() {
 
     // The standby dies: who only wants standbys has an error, who prefers them the primary.
     pair.standby.kill();
-    wait_until_served_by(&mut reader, "E 08006", &proxy);
-    wait_until_served_by(&mut reporter, "pg-eu-a false", &proxy);
+    wait_until_served_by(&mut reader, "E 08006", &proxy, || login(&proxy, "reader"));
+    wait_until_served_by(&mut reporter, "pg-eu-a false", &proxy, || login(&proxy, "reporter"));
     assert_eq!(served_by(&mut writer), "pg-eu-a false");
     let begun = now();
     let error = served_by(&mut reader);
@@ -131,9 +135,9 @@ fn reads_go_to_a_standby_where_the_rule_says_so_and_never_out_of_the_region() {
 
     // It comes back.
     pair.standby.start_again().unwrap_or_else(|error| panic!("{error}"));
-    wait_until_served_by(&mut reader, "pg-eu-b true", &proxy);
+    wait_until_served_by(&mut reader, "pg-eu-b true", &proxy, || login(&proxy, "reader"));
     // And what stood in for it is left.
-    wait_until_served_by(&mut reporter, "pg-eu-b true", &proxy);
+    wait_until_served_by(&mut reporter, "pg-eu-b true", &proxy, || login(&proxy, "reporter"));
     nothing_reached(us);
 }
 
@@ -147,9 +151,9 @@ fn a_standby_that_is_promoted_takes_the_writes() {
     assert_eq!(served_by(&mut reader), "pg-eu-b true");
     pair.primary.kill();
     // A standby is no place for writes, whatever has happened to the primary.
-    wait_until_served_by(&mut writer, "E 08006", &proxy);
+    wait_until_served_by(&mut writer, "E 08006", &proxy, || login(&proxy, "postgres"));
     assert_eq!(pair.standby.value("postgres", "SELECT pg_promote()"), "t");
-    wait_until_served_by(&mut writer, "pg-eu-b false", &proxy);
+    wait_until_served_by(&mut writer, "pg-eu-b false", &proxy, || login(&proxy, "postgres"));
     assert_eq!(writer.query("INSERT INTO notes VALUES ('written')").replies().to_string(), "C INSERT 0 1 / Z I");
     nothing_reached(us);
 }
@@ -225,7 +229,7 @@ fn a_region_whose_port_is_closed_disturbs_nobody_and_comes_back() {
     let options = Options { name: "pg-lost", port: Some(port), connections_max: 20, ..Options::default() };
     let cluster = Cluster::start(&options).unwrap_or_else(|error| panic!("{error}"));
     cluster.execute("postgres", "CREATE DATABASE demo").unwrap_or_else(|error| panic!("{error}"));
-    wait_until_served_by(&mut client, "pg-lost false", &proxy);
+    wait_until_served_by(&mut client, "pg-lost false", &proxy, || client_in(&proxy, "lost"));
 }
 
 /// A port that swallows what asks to be let in: the queue of its listener is full, so the kernel drops every SYN.

@@ -41,11 +41,6 @@ impl Backoff {
         self.0.as_ref().is_none_or(|failing| failing.until <= now)
     }
 
-    /// How many tries in a row have failed.
-    pub(super) fn failures(&self) -> u32 {
-        self.0.as_ref().map_or(0, |failing| failing.failures)
-    }
-
     /// When the next try will be let through.
     pub(super) fn until(&self) -> Option<Instant> {
         self.0.as_ref().map(|failing| failing.until)

@@ -40,17 +40,24 @@ impl Desk {
             Err(_) => return Err(OpenError::TimedOut { node: node.name.clone() }),
         };
         node.resolved(&addresses);
-        let mut failure = None;
+        let (mut failure, mut all_silent, began_at) = (None, true, Instant::now());
         for (tried, address) in addresses.iter().enumerate() {
             // What is left of the time is shared, so that an address that is silent leaves some for the others.
             let now = Instant::now();
             let left = u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
             let deadline = now + deadline.saturating_duration_since(now) / left;
             match patiently(|| by_address(*address, rules.config.pools.tcp_user_timeout), deadline).await {
-                Ok(socket) => return Ok((socket, Some(*address))),
-                Err(error) => failure = failure.or(Some(error)),
+                Ok(socket) => {
+                    node.answered(true, began_at, Instant::now());
+                    return Ok((socket, Some(*address)));
+                }
+                Err(error) => {
+                    all_silent &= error.kind() == io::ErrorKind::TimedOut;
+                    failure = failure.or(Some(error));
+                }
             }
         }
+        node.answered(!all_silent, began_at, Instant::now());
         Err(failure.map_or(OpenError::NoNode, |error| open_error(node, &error)))
     }
 }

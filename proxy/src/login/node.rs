@@ -23,8 +23,6 @@ use crate::target::ServerState;
 
 /// For so long a server is taken to be what it has reported. Afterwards that says where to look first, and nothing more.
 const FRESH: Duration = Duration::from_secs(3);
-/// After so many tries in a row that got no answer, its idle connections are not used any more.
-const SILENCES: u32 = 2;
 /// Between two probes that something has asked for.
 const PROBES_APART: Duration = Duration::from_secs(1);
 
@@ -48,6 +46,8 @@ pub(super) struct NodeState {
     backoff: Backoff,
     /// The ways by which its backends were opened, and whether only for want of a better server.
     routes: Vec<(Arc<Route>, bool)>,
+    /// When a connect got no answer, if none has since.
+    silent_since: Option<Instant>,
     /// What it is, and when it said so.
     seen: Option<(ServerState, Instant)>,
     /// What it reported at its last login by the prober.
@@ -174,10 +174,6 @@ impl Node {
         if let Some(attempt) = attempt {
             state.backoff.failed(attempt, error.clone(), now, chance);
         }
-        // Nobody shall wait for the answer of an idle connection whose other end may be gone without a word. Once is no proof.
-        if matches!(error, OpenError::TimedOut { .. }) && state.backoff.failures() >= SILENCES {
-            state.routes.drain(..).for_each(|(route, _)| route.leave());
-        }
         // What the system says of one and the same fault varies.
         let is_news = match &state.health {
             Health::Down(known) => discriminant(known) != discriminant(error),
@@ -187,6 +183,20 @@ impl Node {
             warn!(node = &*self.name, region = self.config.region, error = describe(error), "node is down");
         }
         state.health = Health::Down(error.clone());
+    }
+
+    /// Whether a connect that began at `began_at` was answered, by whatever. After the second one in a row that was not, nobody shall wait
+    /// for the answer of an idle connection: its other end may be gone without a word. That a login is not answered says nothing of
+    /// the connections that there are; a server that is only slow needs them more than ever.
+    pub(super) fn answered(&self, answered: bool, began_at: Instant, now: Instant) {
+        let mut state = self.state.borrow_mut();
+        match state.silent_since {
+            _ if answered => state.silent_since = None,
+            None => state.silent_since = Some(now),
+            Some(since) if since <= began_at => state.routes.drain(..).for_each(|(route, _)| route.leave()),
+            // It was under way already.
+            Some(_) => {}
+        }
     }
 
     /// A login has shown what it is. Whether that is something else than before.
@@ -259,6 +269,7 @@ pub(super) fn nodes(config: &Config, policy: &Policy, previous: &[Rc<Node>], now
                 health: if config.pools.probe_interval.is_zero() { Health::Up } else { Health::Unknown },
                 backoff: Backoff::default(),
                 routes: Vec::new(),
+                silent_since: None,
                 seen: None,
                 parameters: None,
                 probed_at: None,

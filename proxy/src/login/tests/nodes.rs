@@ -412,7 +412,7 @@ fn idle_connections_to_a_server_that_is_silent_are_not_used_any_more() {
     let elsewhere = Server::start("off");
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    // Serves one login; what connects later gets no answer.
+    // Serves one login.
     let served = thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
@@ -436,7 +436,12 @@ fn idle_connections_to_a_server_that_is_silent_are_not_used_any_more() {
         let (socket, info) = desk.open(&request).await.unwrap();
         let timeout = socket2::SockRef::from(&socket).tcp_user_timeout().unwrap();
         assert_eq!(timeout, Some(Duration::from_secs(77)));
-        let _silent = served.join().unwrap();
+        // From now on the kernel drops every SYN.
+        let (listener, _connection) = served.join().unwrap();
+        rustix::net::listen(&listener, 0).unwrap();
+        let connect = || std::net::TcpStream::connect_timeout(&listener.local_addr().unwrap(), Duration::from_millis(200)).ok();
+        let queue: Vec<_> = std::iter::from_fn(connect).take(16).collect();
+        assert!(queue.len() < 16);
         let silence = "node \"a\" did not answer in time";
         assert_eq!(opened(&desk, region, target).await, silence);
         assert!(!info.route.is_left(), "once may be chance");
