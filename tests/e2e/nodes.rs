@@ -8,6 +8,7 @@ use domicile_tests::client::{Client, Login};
 use domicile_tests::cluster::{Cluster, Options};
 use domicile_tests::process::{free_port, now, wait_for};
 use domicile_tests::proxy::{Configuration, Proxy};
+use rustix::process::Signal;
 
 use crate::world::{World, start, tail, while_running, world};
 
@@ -229,6 +230,23 @@ fn a_region_whose_port_is_closed_disturbs_nobody_and_comes_back() {
     let options = Options { name: "pg-lost", port: Some(port), connections_max: 20, ..Options::default() };
     let cluster = Cluster::start(&options).unwrap_or_else(|error| panic!("{error}"));
     cluster.execute("postgres", "CREATE DATABASE demo").unwrap_or_else(|error| panic!("{error}"));
+    wait_until_served_by(&mut client, "pg-lost false", &proxy, || client_in(&proxy, "lost"));
+}
+
+#[test]
+fn a_server_that_hangs_disturbs_nobody_and_comes_back() {
+    let Some(world) = world() else { return };
+    let cluster =
+        Cluster::start(&Options { name: "pg-lost", port: None, connections_max: 50 }).unwrap_or_else(|error| panic!("{error}"));
+    cluster.execute("postgres", "CREATE DATABASE demo").unwrap_or_else(|error| panic!("{error}"));
+    let proxy = start(&beside(world, cluster.address()));
+    // The kernel goes on taking connections for it, and nobody answers them.
+    cluster.signal(Signal::STOP);
+    the_lost_region_disturbs_nobody(&proxy);
+    let changes = proxy.log().lines().filter(|line| line.contains("node is ") && line.contains("pg-lost")).count();
+    assert!(changes <= 2, "its state is told when it changes: {}", tail(&proxy.log()));
+    cluster.signal(Signal::CONT);
+    let mut client = client_in(&proxy, "lost");
     wait_until_served_by(&mut client, "pg-lost false", &proxy, || client_in(&proxy, "lost"));
 }
 

@@ -172,6 +172,11 @@ impl Cluster {
         crate::process::signal_process(process_id, signal);
     }
 
+    /// Sends a signal to the server process.
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
     /// Stops the cluster at once, as a crash would, and leaves its port closed.
     pub fn crash(&mut self) {
         self.process.signal(Signal::QUIT);

@@ -48,7 +48,7 @@ impl Desk {
             let deadline = now + deadline.saturating_duration_since(now) / left;
             match patiently(|| by_address(*address, rules.config.pools.tcp_user_timeout), deadline).await {
                 Ok(socket) => {
-                    node.answered(true, began_at, Instant::now());
+                    node.is_connected_to(Instant::now());
                     return Ok((socket, Some(*address)));
                 }
                 Err(error) => {
@@ -57,7 +57,9 @@ impl Desk {
                 }
             }
         }
-        node.answered(!all_silent, began_at, Instant::now());
+        if all_silent {
+            node.is_silent(began_at, Instant::now());
+        }
         Err(failure.map_or(OpenError::NoNode, |error| open_error(node, &error)))
     }
 }

@@ -48,6 +48,10 @@ pub(super) struct NodeState {
     routes: Vec<(Arc<Route>, bool)>,
     /// When a connect got no answer, if none has since.
     silent_since: Option<Instant>,
+    /// When it was last connected to.
+    connected_at: Option<Instant>,
+    /// The last failure came after that.
+    failed_at_login: bool,
     /// What it is, and when it said so.
     seen: Option<(ServerState, Instant)>,
     /// What it reported at its last login by the prober.
@@ -150,10 +154,11 @@ impl Node {
     /// It could be had. Whether that is news.
     pub(super) fn succeeded(&self, how: Success) -> bool {
         let mut state = self.state.borrow_mut();
-        // That it takes connections says nothing of a server that refuses logins because it is starting up.
-        if how == Success::Connect && matches!(state.backoff.error(), Some(OpenError::LoginFailed { .. })) {
+        // That it takes connections says nothing of a server that lets nobody in: one that is starting up, or hangs.
+        if how == Success::Connect && state.failed_at_login {
             return false;
         }
+        state.failed_at_login = false;
         state.backoff.succeeded();
         let is_news = match (&state.health, how) {
             (Health::Up, _) => false,
@@ -173,6 +178,7 @@ impl Node {
         let mut state = self.state.borrow_mut();
         if let Some(attempt) = attempt {
             state.backoff.failed(attempt, error.clone(), now, chance);
+            state.failed_at_login = state.connected_at.is_some_and(|at| at >= attempt.began_at);
         }
         // What the system says of one and the same fault varies.
         let is_news = match &state.health {
@@ -185,13 +191,18 @@ impl Node {
         state.health = Health::Down(error.clone());
     }
 
-    /// Whether a connect that began at `began_at` was answered, by whatever. After the second one in a row that was not, nobody shall wait
-    /// for the answer of an idle connection: its other end may be gone without a word. That a login is not answered says nothing of
-    /// the connections that there are; a server that is only slow needs them more than ever.
-    pub(super) fn answered(&self, answered: bool, began_at: Instant, now: Instant) {
+    /// It has taken a connection.
+    pub(super) fn is_connected_to(&self, now: Instant) {
+        let mut state = self.state.borrow_mut();
+        (state.silent_since, state.connected_at) = (None, Some(now));
+    }
+
+    /// A connect that began at `began_at` got no answer. After the second one in a row nobody shall wait for the answer of an idle
+    /// connection: its other end may be gone without a word. That a login is not answered says nothing of the connections that there
+    /// are; a server that is only slow needs them more than ever.
+    pub(super) fn is_silent(&self, began_at: Instant, now: Instant) {
         let mut state = self.state.borrow_mut();
         match state.silent_since {
-            _ if answered => state.silent_since = None,
             None => state.silent_since = Some(now),
             Some(since) if since <= began_at => state.routes.drain(..).for_each(|(route, _)| route.leave()),
             // It was under way already.
@@ -270,6 +281,8 @@ pub(super) fn nodes(config: &Config, policy: &Policy, previous: &[Rc<Node>], now
                 backoff: Backoff::default(),
                 routes: Vec::new(),
                 silent_since: None,
+                connected_at: None,
+                failed_at_login: false,
                 seen: None,
                 parameters: None,
                 probed_at: None,

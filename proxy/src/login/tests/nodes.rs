@@ -455,3 +455,19 @@ fn idle_connections_to_a_server_that_is_silent_are_not_used_any_more() {
         panic!("it is still used");
     });
 }
+
+#[test]
+fn a_server_that_hangs_is_not_up_because_it_can_be_connected_to() {
+    let elsewhere = Server::start("off");
+    // The kernel takes connections for it.
+    let hangs = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (mut rules, region) = region_of(&[(Role::Primary, hangs.local_addr().unwrap().port())], &elsewhere);
+    rules.config.pools.connect_timeout = Duration::from_millis(100);
+    let node = rules.nodes[0].clone();
+    let (desk, _) = desk(rules);
+    tokio_uring::start(async {
+        assert_eq!(opened(&desk, region, TargetSessionAttrs::Any).await, "node \"a\" did not answer in time");
+        desk.connect(&desk.rules(), &node, Instant::now() + Duration::from_secs(1)).await.unwrap();
+        assert!(!node.succeeded(Success::Connect) && !node.is_up() && node.rests(Instant::now()).is_some());
+    });
+}
