@@ -154,3 +154,45 @@ fn a_server_that_is_promoted_under_a_session_is_left_after_the_transaction() {
         "#]],
     );
 }
+
+#[test]
+fn a_region_that_is_down_is_answered_in_the_servers_words_or_ours_and_the_session_goes_on() {
+    check(
+        Setup { source: bound_to(&["eu", "us"]), ..transaction_mode() },
+        "
+        !down eu silent
+        Q SELECT 1
+        !up eu
+        !down eu starting
+        Q SELECT 2
+        !up eu
+        !down eu unfit
+        P :SELECT 3 | B : | E | S
+        !up eu
+        Q SELECT 4
+    ",
+        expect![[r#"
+            !down eu silent
+            Q SELECT 1
+              E ERROR 08006: node "node-eu" of region "eu" did not answer in time (HINT)
+              Z I
+            !up eu
+            !down eu starting
+            Q SELECT 2
+              E ERROR 57P03: the database system is starting up (HINT)
+              Z I
+            !up eu
+            !down eu unfit
+            P :SELECT 3 | B : | E | S
+              E ERROR 08006: region "eu" has no server for target_session_attrs = "read-write" at the moment (HINT)
+              Z I
+            !up eu
+            Q SELECT 4
+              T
+              D eu
+              C SELECT 1
+              Z I
+                eu: Q SELECT 4
+        "#]],
+    );
+}

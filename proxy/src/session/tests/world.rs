@@ -17,7 +17,9 @@ use crate::session::{Core, CoreSettings, Counters, Identity, Login, Output, Outp
 use crate::table::Publisher;
 use crate::target::TargetSessionAttrs;
 use crate::wire::startup::Replication;
-use crate::wire::{Frame, Malformed, Mode, Splitter, SqlState, TransactionStatus, backend, frontend, parse_error};
+use crate::wire::{
+    Frame, Malformed, Mode, Report, Severity, Splitter, SqlState, TransactionStatus, backend, encode_error, frontend, parse_error,
+};
 
 /// How bytes are delivered.
 #[derive(Clone, Copy, Debug)]
@@ -99,7 +101,8 @@ pub(super) struct World {
     pub(super) servers: HashMap<BackendKey, Model>,
     clients: HashMap<String, Client>,
     names: HashMap<SessionKey, String>,
-    down: Vec<String>,
+    /// Regions, and why they are down.
+    down: Vec<(String, String)>,
     now: Instant,
     out: Outputs,
     said: String,
@@ -187,7 +190,7 @@ impl World {
         std::mem::take(&mut self.said)
     }
 
-    /// `kill eu`: every backend there breaks. `down eu` / `up eu`. `tick 130`: seconds pass. `freeze` / `thaw`: servers keep their answers.
+    /// `kill eu`: every backend there breaks. `down eu`, `down eu silent` / `up eu`. `tick 130`: seconds pass. `freeze` / `thaw`: servers keep their answers.
     /// `leave`: client a is gone. `policy …`: the same source with one change.
     fn act(&mut self, act: &str, cut: Cut) {
         let (verb, rest) = act.split_once(' ').unwrap_or((act, ""));
@@ -202,8 +205,11 @@ impl World {
                     self.carry_out(&[]);
                 }
             }
-            "down" => self.down.push(rest.to_owned()),
-            "up" => self.down.retain(|region| region != rest),
+            "down" => {
+                let (region, why) = rest.split_once(' ').unwrap_or((rest, "refuses"));
+                self.down.push((region.to_owned(), why.to_owned()));
+            }
+            "up" => self.down.retain(|(region, _)| region != rest),
             "tick" => {
                 self.now += Duration::from_secs(rest.parse().unwrap());
                 self.core.tick(self.now, &mut self.out);
@@ -345,9 +351,9 @@ impl World {
                     }
                     Output::OpenBackend(ticket, request) => {
                         let region = self.publisher.current().name(request.region).to_owned();
-                        if self.down.contains(&region) {
+                        if let Some((_, why)) = self.down.iter().find(|(down, _)| *down == region) {
                             let node = format!("node-{region}").into();
-                            self.core.backend_failed(ticket, OpenError::Refused { node }, &mut self.out);
+                            self.core.backend_failed(ticket, open_error(why, node, request.target), &mut self.out);
                             continue;
                         }
                         if request.replication != Replication::None {
@@ -440,6 +446,28 @@ fn prefix(name: &str) -> String {
 fn parameters(target: TargetSessionAttrs) -> Arc<Parameters> {
     let standby = target.is_for_standbys().then_some(("in_hot_standby", "on"));
     Arc::new([("TimeZone", "UTC")].into_iter().chain(standby).collect())
+}
+
+/// Why a backend can not be opened.
+fn open_error(why: &str, node: Arc<str>, wanted: TargetSessionAttrs) -> OpenError {
+    match why {
+        "refuses" => OpenError::Refused { node },
+        "silent" => OpenError::TimedOut { node },
+        "unfit" => OpenError::NoneFits { wanted },
+        "starting" => {
+            let said = Report {
+                severity: Severity::Fatal,
+                sqlstate: SqlState::CANNOT_CONNECT_NOW,
+                message: "the database system is starting up",
+                detail: None,
+                hint: None,
+                position: None,
+            };
+            let sqlstate = Some(said.sqlstate);
+            OpenError::LoginFailed { error: encode_error(&said), sqlstate, fatal_for_client: false }
+        }
+        other => panic!("{other}"),
+    }
 }
 
 fn resolve(payload: Payload, chunk: &[u8]) -> Vec<u8> {
