@@ -110,7 +110,7 @@ fn region_of(nodes: &[(Role, u16)], elsewhere: &Server) -> (Rules, RegionId) {
         ..template.clone()
     };
     config.nodes.splice(..1, nodes.iter().enumerate().map(node));
-    config.pools.connect_timeout = Duration::from_millis(600);
+    config.pools.connect_timeout = Duration::from_secs(4);
     rules = Rules::new(config, rules.policy, [0; 32], None, Instant::now());
     (rules, region)
 }
