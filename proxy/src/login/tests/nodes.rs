@@ -420,7 +420,7 @@ fn idle_connections_to_a_server_that_is_silent_are_not_used_any_more() {
         (listener, stream)
     });
     let (mut rules, region) = region_of(&[(Role::Primary, port)], &elsewhere);
-    rules.config.pools.connect_timeout = Duration::from_millis(100);
+    rules.config.pools.connect_timeout = Duration::from_millis(500);
     rules.config.pools.tcp_user_timeout = Duration::from_secs(77);
     let (desk, _) = desk(rules);
     tokio_uring::start(async {
