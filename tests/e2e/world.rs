@@ -81,12 +81,15 @@ pub fn start(configuration: &Configuration) -> Proxy {
     Proxy::start(configuration).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Runs `pgbench` with its read-only transaction as user `bench` through a proxy and demands that nothing went wrong.
+/// Runs `pgbench` with its read-only transaction, unless `arguments` have a `--file`, as user `bench` through a proxy and demands that nothing went wrong.
 #[track_caller]
 pub fn pgbench(proxy: &Proxy, arguments: &[&str]) -> String {
     let mut command = pgbench_command();
     command.env("PGAPPNAME", application(proxy));
-    command.args(["--select-only", "--no-vacuum", "--jobs=2", "--host=127.0.0.1", "--username=bench"]);
+    if !arguments.iter().any(|argument| argument.starts_with("--file=")) {
+        command.arg("--select-only");
+    }
+    command.args(["--no-vacuum", "--jobs=2", "--host=127.0.0.1", "--username=bench"]);
     command.arg(format!("--port={}", proxy.address().port())).args(arguments).arg("demo");
     let output: Output = program::run(command, "", Duration::from_secs(300)).expect("pgbench");
     let said = program::both(&output);
