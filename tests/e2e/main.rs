@@ -5,6 +5,7 @@
 //! `cargo test --package domicile-tests --test e2e` builds it with the dev profile.
 
 mod console;
+mod leaks;
 mod login;
 mod metrics;
 mod nodes;

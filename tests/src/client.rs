@@ -153,6 +153,12 @@ impl Client {
         self.stream.shutdown(Shutdown::Write).ok();
     }
 
+    /// Closes the connection by a reset (RST) instead of in order (FIN).
+    pub fn reset(self) {
+        // Without time to linger, the kernel throws away what is unsent and resets (socket(7)).
+        rustix::net::sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO)).ok();
+    }
+
     /// How long to wait for the next byte, when [`PATIENCE`] does not fit.
     pub fn set_patience(&mut self, patience: Duration) {
         self.stream.set_read_timeout(Some(patience)).ok();
