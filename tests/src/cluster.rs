@@ -167,6 +167,14 @@ impl Cluster {
         entries(&self.log(), &marker(&self.name)).iter().filter_map(|entry| statement(entry)).map(str::to_owned).collect()
     }
 
+    /// Lets every user log in without a password from now on.
+    pub fn trust_everyone(&self) -> Result<(), String> {
+        let file = self.directory.path().join("data/pg_hba.conf");
+        let error = |error| format!("{}: {error}", file.display());
+        fs::write(&file, "local all all trust\nhost all all 127.0.0.1/32 trust\n").map_err(error)?;
+        self.execute("postgres", "SELECT pg_reload_conf()").map(drop)
+    }
+
     /// Sends a signal to one of the server's processes.
     pub fn signal_backend(&self, process_id: u32, signal: Signal) {
         crate::process::signal_process(process_id, signal);
@@ -240,7 +248,7 @@ fn template(bin: &Path) -> Result<&'static Path, String> {
 }
 
 /// A command that runs as PostgreSQL's user when we are root.
-fn unprivileged(program: &Path) -> Command {
+pub fn unprivileged(program: &Path) -> Command {
     let mut command = program::command(program);
     if let Some((user, group)) = unprivileged_user() {
         command.uid(user).gid(group);
@@ -248,7 +256,8 @@ fn unprivileged(program: &Path) -> Command {
     command
 }
 
-fn give_away(directory: &Path) -> std::io::Result<()> {
+/// Makes a directory the server's, when that runs as another user.
+pub fn give_away(directory: &Path) -> std::io::Result<()> {
     unprivileged_user().map_or(Ok(()), |(user, group)| chown(directory, Some(user), Some(group)))
 }
 
