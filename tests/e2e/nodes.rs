@@ -236,8 +236,8 @@ fn a_region_whose_port_is_closed_disturbs_nobody_and_comes_back() {
 #[test]
 fn a_server_that_hangs_disturbs_nobody_and_comes_back() {
     let Some(world) = world() else { return };
-    let cluster =
-        Cluster::start(&Options { name: "pg-lost", connections_max: 50, ..Options::default() }).unwrap_or_else(|error| panic!("{error}"));
+    let cluster = Cluster::start(&Options { name: "pg-lost", connections_max: 50, ..Options::default() })
+        .unwrap_or_else(|error| panic!("{error}"));
     cluster.execute("postgres", "CREATE DATABASE demo").unwrap_or_else(|error| panic!("{error}"));
     let proxy = start(&beside(world, cluster.address()));
     // The kernel goes on taking connections for it, and nobody answers them.
