@@ -94,6 +94,8 @@ fn open(serve: impl FnOnce(TcpStream) + Send + 'static) -> Result<(), OpenError>
     let port = listener.local_addr().unwrap().port();
     let server = thread::spawn(move || serve(listener.accept().unwrap().0));
     let result = open_at(port);
+    // Should it never have connected, the server would wait for ever.
+    drop(TcpStream::connect(("127.0.0.1", port)));
     server.join().unwrap();
     result
 }

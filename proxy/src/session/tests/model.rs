@@ -204,7 +204,11 @@ impl Model {
             }
             tag::FUNCTION_CALL => {
                 self.log.push("F".into());
-                answer.extend_from_slice(&[b'V', 0, 0, 0, 8, 255, 255, 255, 255]);
+                if self.status == TransactionStatus::Failed {
+                    self.error(&aborted(), answer);
+                } else {
+                    answer.extend_from_slice(&[b'V', 0, 0, 0, 8, 255, 255, 255, 255]);
+                }
                 self.ready(answer);
             }
             tag::TERMINATE => {

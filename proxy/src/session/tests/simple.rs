@@ -418,3 +418,107 @@ fn session_mode_keeps_the_backend_and_resets_it() {
     "#]],
     );
 }
+
+#[test]
+fn a_function_call_passes_the_same_gate_in_every_state() {
+    check(
+        Setup { source: bound_to(&["eu", "us"]), ..transaction_mode() },
+        "
+        F
+        Q SET helios.region = 'us'
+        F
+        Q BEGIN
+        F
+        Q SET helios.region = 'eu'
+        F
+        Q ROLLBACK
+        Q BEGIN
+        Q SELECT fail
+        F
+        Q ROLLBACK
+        !grant eu
+        F
+        Q BEGIN
+        F
+        F
+        Q ROLLBACK
+        Q SET helios.region = 'eu'
+        F
+    ",
+        expect![[r#"
+            F
+              V
+              Z I
+                eu: F
+            Q SET helios.region = 'us'
+              C SET
+              Z I
+            F
+              V
+              Z I
+                us: F
+            Q BEGIN
+              C BEGIN
+              Z T
+            F
+              V
+              Z T
+                us: Q BEGIN
+                us: F
+            Q SET helios.region = 'eu'
+              E ERROR 25001: the region cannot change after a statement of the transaction has run (HINT)
+              Z E
+                us: E domicile: no such portal
+                us: S
+            F
+              E ERROR 25P02: aborted (says the server)
+              Z E
+                us: F
+            Q ROLLBACK
+              C ROLLBACK
+              Z I
+                us: Q ROLLBACK
+            Q BEGIN
+              C BEGIN
+              Z T
+            Q SELECT fail
+              E ERROR 01000: it fails
+              Z E
+                us: Q BEGIN
+                us: Q SELECT fail
+            F
+              E ERROR 25P02: aborted (says the server)
+              Z E
+                us: F
+            Q ROLLBACK
+              C ROLLBACK
+              Z I
+                us: Q ROLLBACK
+            !grant eu
+            F
+              audit: denied "us" at FunctionCall by residency.bind[0]
+              E ERROR 42501: permission denied for region "us"
+              Z I
+            Q BEGIN
+              C BEGIN
+              Z T
+            F
+              audit: denied "us" at FunctionCall by residency.bind[0]
+              E ERROR 42501: permission denied for region "us"
+              Z E
+            F
+              E ERROR 25P02: current transaction is aborted, commands ignored until end of transaction block
+              Z E
+            Q ROLLBACK
+              C ROLLBACK
+              Z I
+            Q SET helios.region = 'eu'
+              C SET
+              Z I
+            F
+              V
+              Z I
+                eu: F
+        "#]],
+    );
+}
