@@ -107,9 +107,33 @@ impl Desk {
         }
     }
 
-    /// Connects to a node and logs in, all of it by `deadline`.
+    /// Connects to a node and logs in, all of it by `deadline`. A server before PostgreSQL 9.3, or a pooler that stands for one, may
+    /// refuse a minor version that it does not know instead of negotiating: it is asked again in 3.0, and from then on only so.
     pub(super) async fn log_in_to(
         &self,
+        rules: &Rules,
+        node: &Node,
+        user: &str,
+        database: &str,
+        settings: &[(Box<str>, Box<str>)],
+        deadline: Instant,
+    ) -> Result<(OwnedFd, ServerFacts), OpenError> {
+        let minor = node.protocol_minor();
+        match self.log_in_speaking(minor, rules, node, user, database, settings, deadline).await {
+            Err(OpenError::LoginFailed { sqlstate: Some(SqlState::FEATURE_NOT_SUPPORTED), .. }) if minor > 0 => {
+                let opened = self.log_in_speaking(0, rules, node, user, database, settings, deadline).await?;
+                node.does_not_negotiate();
+                Ok(opened)
+            }
+            result => result,
+        }
+    }
+
+    /// The same in protocol 3.`minor`.
+    #[expect(clippy::too_many_arguments, reason = "a login is of someone, somewhere, until some time")]
+    async fn log_in_speaking(
+        &self,
+        minor: u16,
         rules: &Rules,
         node: &Node,
         user: &str,
@@ -124,7 +148,7 @@ impl Desk {
         };
         let protocol = |text: String| OpenError::Protocol { node: name(), text };
 
-        let packet = startup_packet(rules, node, user, database, settings).map_err(protocol)?;
+        let packet = startup_packet(minor, rules, node, user, database, settings).map_err(protocol)?;
         let secret = match &node.config.password {
             Some(password) => Some(Secret::Plain(password.clone())),
             None => rules.config.auth.users.get(user).cloned(),
@@ -203,6 +227,7 @@ async fn dial(address: &Address) -> io::Result<OwnedFd> {
 
 /// The StartupMessage: the client's settings, and the region under each of its names, so that `current_setting` agrees.
 fn startup_packet(
+    minor: u16,
     rules: &Rules,
     node: &Node,
     user: &str,
@@ -212,7 +237,7 @@ fn startup_packet(
     let options = region_options(&rules.config.residency.parameters, &node.config.region);
     let mut parameters: Vec<(&str, &str)> = settings.iter().map(|(name, value)| (&**name, &**value)).collect();
     parameters.push(("options", &options));
-    let packet = startup::encode_startup(user, database, &parameters);
+    let packet = startup::encode_startup(minor, user, database, &parameters);
     if packet.len() > STARTUP_PACKET_BYTES_MAX {
         return Err("the settings of the session are more than a startup packet takes".to_owned());
     }

@@ -30,8 +30,8 @@ use crate::observe::LoginOutcome;
 use crate::policy::Denial;
 use crate::session::{AuditRecord, Identity, Login};
 use crate::wire::frame::body;
-use crate::wire::startup::{self, Replication, StartupMessage, StartupPacket};
-use crate::wire::{SqlState, tag};
+use crate::wire::startup::{self, PROTOCOL_MINOR_MAX, Replication, StartupMessage, StartupPacket};
+use crate::wire::{CancelSecret, SqlState, tag};
 
 /// The login of one client.
 pub struct ClientLogin {
@@ -161,9 +161,10 @@ impl ClientLogin {
         if is_full && !is_console(&startup.database) {
             return refuse(Some(&startup), Refusal::too_many());
         }
-        // Protocol 3.0 is spoken, without extensions; who asks for more is told before anything else ("Protocol negotiation").
-        let negotiation = if startup.protocol_minor > 0 || !startup.unknown_protocol_options.is_empty() {
-            startup::encode_negotiate(0, &startup.unknown_protocol_options)
+        // Extensions are not known; who asks for more than is spoken is told before anything else ("Protocol negotiation").
+        let spoken = startup.protocol_minor.min(PROTOCOL_MINOR_MAX);
+        let negotiation = if startup.protocol_minor > spoken || !startup.unknown_protocol_options.is_empty() {
+            startup::encode_negotiate(spoken, &startup.unknown_protocol_options)
         } else {
             Bytes::new()
         };
@@ -206,7 +207,8 @@ impl ClientLogin {
     fn admit(&mut self, startup: &StartupMessage, before: &[u8], rules: &Rules) -> Step {
         if is_console(&startup.database) {
             let early = self.input.split().freeze();
-            return match console::admit(&rules.config.admin, startup, before, early, &self.chance) {
+            let key = (self.chance.process_id, self.secret(startup));
+            return match console::admit(&rules.config.admin, startup, before, early, &key) {
                 Ok((greeting, client)) => Step::Console(greeting, client),
                 Err(refusal) => refuse(Some(startup), refusal),
             };
@@ -229,10 +231,15 @@ impl ClientLogin {
             settings: admission.settings,
             startup_region: admission.startup_region,
         };
-        let greeting = greeting::encode(before, &told, &self.chance);
-        let (process_id, secret) = (self.chance.process_id, self.chance.secret);
+        let (process_id, secret) = (self.chance.process_id, self.secret(startup));
+        let greeting = greeting::encode(before, &told, process_id, &secret);
         let login = Login { identity, told: Arc::new(told), process_id, secret };
         Step::Admit(Box::new(Admitted { greeting, login, early: self.input.split().freeze() }))
+    }
+
+    /// The secret that the client gets.
+    fn secret(&self, startup: &StartupMessage) -> CancelSecret {
+        CancelSecret::of_client(&self.chance.secret, startup.protocol_minor)
     }
 
     fn deny(&self, startup: &StartupMessage, denial: &Denial, rules: &Rules) -> Step {

@@ -7,10 +7,9 @@
 use bytes::{BufMut as _, Bytes, BytesMut};
 
 use super::admission::clean_encoding_name;
-use super::random::Chance;
 use crate::pool::Parameters;
-use crate::wire::TransactionStatus;
 use crate::wire::backend::{authentication_ok, backend_key_data, parameter_status, ready_for_query};
+use crate::wire::{CancelSecret, TransactionStatus};
 
 /// The settings a client is told. `reported` are a server's, of a session of `reported_by` if that is known; `settings` are the
 /// client's own, names in lower case.
@@ -77,12 +76,12 @@ fn date_style(asked: &str, reported: &str) -> String {
 }
 
 /// Everything from AuthenticationOk to the first ReadyForQuery, behind `before`.
-pub fn encode(before: &[u8], told: &Parameters, chance: &Chance) -> Bytes {
+pub fn encode(before: &[u8], told: &Parameters, process_id: u32, secret: &CancelSecret) -> Bytes {
     let mut bytes = BytesMut::with_capacity(1024);
     bytes.put_slice(before);
     bytes.put(authentication_ok());
     told.iter().for_each(|(name, value)| bytes.put(parameter_status(name, value)));
-    bytes.put(backend_key_data(chance.process_id, &chance.secret));
+    bytes.put(backend_key_data(process_id, secret.bytes()));
     bytes.put(ready_for_query(TransactionStatus::Idle));
     bytes.freeze()
 }

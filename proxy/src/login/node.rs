@@ -2,7 +2,7 @@
 //!
 //! Which region a session may use is decided elsewhere; here a region only has nodes.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +18,7 @@ use crate::policy::Policy;
 use crate::pool::{NodeIdentity, OpenError, Parameters};
 use crate::region::{RegionId, SessionRegion};
 use crate::target::ServerState;
+use crate::wire::startup::PROTOCOL_MINOR_MAX;
 
 /// What a server has reported is believed for so long. Afterwards it is only found out by logging in again.
 const BELIEVED: Duration = Duration::from_secs(30);
@@ -35,6 +36,8 @@ pub struct Node {
     /// What tells its backends from those of the same node under another configuration.
     pub identity: Arc<NodeIdentity>,
     pub(super) state: RefCell<NodeState>,
+    /// It has refused to speak of another version than 3.0.
+    speaks_only_3_0: Cell<bool>,
 }
 
 /// What the last tries have found.
@@ -80,6 +83,16 @@ impl Node {
             Health::Down(error) => Some(error.clone()),
             Health::Unknown | Health::Up => None,
         }
+    }
+
+    /// The minor version of the protocol that it is asked for.
+    pub(super) fn protocol_minor(&self) -> u16 {
+        if self.speaks_only_3_0.get() { 0 } else { PROTOCOL_MINOR_MAX }
+    }
+
+    /// It refuses what it does not know.
+    pub(super) fn does_not_negotiate(&self) {
+        self.speaks_only_3_0.set(true);
     }
 
     /// Something went wrong with it, or with another one of its region: looks again without waiting for the next turn.
@@ -202,7 +215,14 @@ pub(super) fn nodes(config: &Config, policy: &Policy, previous: &[Rc<Node>], now
             };
             let name: Arc<str> = node.name.as_str().into();
             let identity = Arc::new(NodeIdentity { name: name.clone(), region });
-            Rc::new(Node { config: node.clone(), name, region, identity, state: RefCell::new(state) })
+            Rc::new(Node {
+                config: node.clone(),
+                name,
+                region,
+                identity,
+                state: RefCell::new(state),
+                speaks_only_3_0: Cell::new(false),
+            })
         };
         Some(previous.iter().find(same).cloned().unwrap_or_else(fresh))
     };

@@ -3,15 +3,13 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use smallvec::SmallVec;
-
 use super::key::{BackendInfo, NodeIdentity, Parameters, PoolKey, SessionKey};
 use super::owed::OwedReplies;
 use super::pools::PoolIndex;
 use super::prepared::PreparedStatements;
 use super::tally::Tally;
 use crate::region::RegionId;
-use crate::wire::{Splitter, TransactionStatus};
+use crate::wire::{CancelSecret, Splitter, TransactionStatus};
 
 /// Which list a backend is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +45,7 @@ pub struct Backend {
     /// When its transaction began.
     pub(super) xact_at: Instant,
     process_id: u32,
-    secret: SmallVec<[u8; 32]>,
+    secret: CancelSecret,
     /// What the server has reported last.
     pub parameters: Arc<Parameters>,
     /// The replies it owes.

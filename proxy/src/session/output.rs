@@ -11,7 +11,7 @@ use crate::policy::Reason;
 use crate::pool::{self, BackendKey, Farewell, MovedBackend, OpenRequest, OpenTicket, Parameters, SessionKey, StartupSettings};
 use crate::region::RegionId;
 use crate::target::TargetSessionAttrs;
-use crate::wire::SqlState;
+use crate::wire::{CancelSecret, SqlState};
 
 /// What the core is told about its surroundings; a reload brings a new one.
 #[derive(Clone, Debug)]
@@ -56,7 +56,7 @@ pub struct Login {
     /// Process ID of the BackendKeyData it got.
     pub process_id: u32,
     /// Secret key of the BackendKeyData it got.
-    pub secret: [u8; 4],
+    pub secret: CancelSecret,
 }
 
 /// What the engine has to do, in order. It drains the list after every call of the core.

@@ -6,6 +6,7 @@ mod client;
 mod console;
 mod passwords;
 mod sockets;
+mod versions;
 
 use tokio::time::Instant;
 

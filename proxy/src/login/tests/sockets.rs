@@ -80,7 +80,7 @@ fn silence_ends_at_the_deadline() {
 
 #[test]
 fn a_finished_login_is_handed_to_its_worker() {
-    let hello = startup::encode_startup("bob", "demo", &[("options", "-c helios.region=eu-west")]);
+    let hello = startup::encode_startup(0, "bob", "demo", &[("options", "-c helios.region=eu-west")]);
     let (told, delivered) = outcome_of(&[&hello[..], b"early"].concat(), LoginOutcome::Admitted);
     assert!(told.starts_with(b"R") && told.ends_with(b"I"));
     let (worker, message) = delivered.borrow_mut().pop().unwrap();
@@ -99,7 +99,7 @@ fn open(serve: impl FnOnce(TcpStream) + Send + 'static) -> Result<(), OpenError>
     result
 }
 
-fn open_at(port: u16) -> Result<(), OpenError> {
+pub(super) fn open_at(port: u16) -> Result<(), OpenError> {
     let mut rules = rules("trust", "");
     rules.config.pools.connect_timeout = Duration::from_millis(300);
     let region = rules.nodes[0].region;
@@ -250,14 +250,16 @@ fn a_node_that_cannot_be_had_is_left_alone_for_a_while() {
     let (desk, _) = desk(rules);
     tokio_uring::start(async {
         let errors = async || opened(&desk, region, TargetSessionAttrs::ReadWrite).await;
+        // How the end of the connection is met, by end of stream or by a reset, is a matter of time.
+        let is_gone = |error: &str| error.contains("can not be reached");
         let first = errors().await;
-        assert!(first.contains("can not be reached"), "{first}");
+        assert!(is_gone(&first), "{first}");
         for _ in 0..100 {
             assert_eq!(errors().await, first);
         }
         assert_eq!(accepted.load(Ordering::Relaxed), 1, "the others got the error of the first");
         tokio::time::sleep(Duration::from_millis(320)).await;
-        assert_eq!(errors().await, first);
+        assert!(is_gone(&errors().await));
         assert_eq!(accepted.load(Ordering::Relaxed), 2);
     });
 }

@@ -292,7 +292,7 @@ impl World {
         }
         let identity =
             Identity { user: "app".into(), database: "demo".into(), address: None, settings: Arc::new([]), startup_region: None };
-        let login = Login { identity, told: parameters(), process_id: 1, secret: [0; 4] };
+        let login = Login { identity, told: parameters(), process_id: 1, secret: Default::default() };
         let session = self.core.client_ready(login, self.now, &mut self.out);
         self.names.insert(session, name.to_owned());
         self.clients.insert(name.to_owned(), Client { session, splitter: Splitter::default(), open: true });
