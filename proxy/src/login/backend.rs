@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
+use socket2::SockRef;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
@@ -94,8 +95,9 @@ impl Desk {
                 let fit = choice::fit(request.target, node.config.role, said);
                 let parameters = self.interner.borrow_mut().share(facts.parameters.into());
                 debug!(node = &*node.name, user, database, process_id = facts.process_id, ?fit, "backend opened");
+                let peer = SockRef::from(&socket).peer_addr().ok().and_then(|peer| peer.as_socket());
                 let (process_id, secret) = (facts.process_id, facts.secret);
-                Ok(((socket, BackendInfo { node: node.identity.clone(), parameters, process_id, secret }), fit))
+                Ok(((socket, BackendInfo { node: node.identity.clone(), parameters, peer, process_id, secret }), fit))
             }
             Err(error) => {
                 warn!(node = &*node.name, user, database, error = describe(&error), "backend could not be opened");
@@ -207,7 +209,7 @@ pub(super) async fn connect(node: &Node, deadline: Instant) -> Result<OwnedFd, O
 
 /// Connects by tokio's own means, because a connect that tokio-uring has begun can not be given up at a deadline. The socket comes
 /// back in blocking mode, as io_uring wants it.
-async fn dial(address: &Address) -> io::Result<OwnedFd> {
+pub(super) async fn dial(address: &Address) -> io::Result<OwnedFd> {
     match address {
         Address::Tcp { host, port } => {
             let socket = TcpStream::connect((host.as_str(), *port)).await?.into_std()?;

@@ -11,14 +11,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::Counted;
 use super::Desk;
 use super::conversation::Refused;
 use super::refusal::Refusal;
-use super::{Counted, greeting};
 use crate::admin::console::{self, Client};
 use crate::config::Admin;
 use crate::limits::{CONSOLE_SESSIONS_MAX, OPERATED_DATABASES_MAX};
 use crate::observe::LoginOutcome;
+use crate::session::encode_greeting;
 use crate::wire::startup::StartupMessage;
 use crate::wire::{CancelSecret, SqlState};
 
@@ -105,5 +106,5 @@ pub(super) fn admit(
         return Err(Refusal::new(LoginOutcome::Denied, SqlState::INVALID_AUTHORIZATION_SPECIFICATION, message));
     };
     let told = Arc::new(console::parameters());
-    Ok((greeting::encode(before, &told, key.0, &key.1), Client { user: startup.user.as_str().into(), rights, early }))
+    Ok((encode_greeting(before, &told, key.0, &key.1), Client { user: startup.user.as_str().into(), rights, early }))
 }

@@ -1,9 +1,9 @@
-//! One client's login from its first byte to its first ReadyForQuery, without I/O.
+//! One client's login from its first byte to the end of its authentication, without I/O.
 //!
 //! ```text
 //!   SSLRequest, GSSENCRequest ─ N ─┐
 //!                                  ▼
-//!              StartupMessage ─▶ Authenticating ─▶ admission ─▶ Admit: one write, then the session
+//!              StartupMessage ─▶ Authenticating ─▶ admission ─▶ Admit: its worker greets it
 //!                                  └── question, answer ──┘
 //! ```
 //!
@@ -29,8 +29,9 @@ use crate::limits::AUTH_MESSAGE_BYTES_MAX;
 use crate::observe::LoginOutcome;
 use crate::policy::Denial;
 use crate::session::{AuditRecord, Identity, Login};
+use crate::wire::backend::authentication_ok;
 use crate::wire::frame::body;
-use crate::wire::startup::{self, PROTOCOL_MINOR_MAX, Replication, StartupMessage, StartupPacket};
+use crate::wire::startup::{self, CancelRequest, PROTOCOL_MINOR_MAX, Replication, StartupMessage, StartupPacket};
 use crate::wire::{CancelSecret, SqlState, tag};
 
 /// The login of one client.
@@ -59,9 +60,11 @@ pub enum Step {
     Send(Bytes),
     /// Close without a word.
     Close(LoginOutcome),
+    /// Cancel what a session does, then close without a word.
+    Cancel(CancelRequest),
     /// Send the refusal, then close.
     Refuse(Box<Refused>),
-    /// Send the greeting; the session begins.
+    /// The session begins; its worker greets it.
     Admit(Box<Admitted>),
     /// Send the greeting; a session of the administration console begins.
     Console(Bytes, Client),
@@ -81,8 +84,6 @@ pub struct Refused {
 /// A login that succeeded.
 #[derive(Debug)]
 pub struct Admitted {
-    /// Everything from AuthenticationOk to ReadyForQuery.
-    pub greeting: Bytes,
     /// Who the client is.
     pub login: Login,
     /// What the client has sent behind its login.
@@ -130,7 +131,7 @@ impl ClientLogin {
         };
         self.input.advance(used);
         match packet {
-            StartupPacket::Cancel(_) => Step::Close(LoginOutcome::Cancel),
+            StartupPacket::Cancel(request) => Step::Cancel(request),
             StartupPacket::Ssl if !ssl_asked => self.stay_unencrypted(true, gss_asked),
             StartupPacket::Gss if !gss_asked => self.stay_unencrypted(ssl_asked, true),
             StartupPacket::Ssl | StartupPacket::Gss => Step::Close(LoginOutcome::Malformed),
@@ -205,10 +206,11 @@ impl ClientLogin {
     }
 
     fn admit(&mut self, startup: &StartupMessage, before: &[u8], rules: &Rules) -> Step {
+        let before = Bytes::from([before, &authentication_ok()].concat());
         if is_console(&startup.database) {
             let early = self.input.split().freeze();
             let key = (self.chance.process_id, self.secret(startup));
-            return match console::admit(&rules.config.admin, startup, before, early, &key) {
+            return match console::admit(&rules.config.admin, startup, &before, early, &key) {
                 Ok((greeting, client)) => Step::Console(greeting, client),
                 Err(refusal) => refuse(Some(startup), refusal),
             };
@@ -231,10 +233,8 @@ impl ClientLogin {
             settings: admission.settings,
             startup_region: admission.startup_region,
         };
-        let (process_id, secret) = (self.chance.process_id, self.secret(startup));
-        let greeting = greeting::encode(before, &told, process_id, &secret);
-        let login = Login { identity, told: Arc::new(told), process_id, secret };
-        Step::Admit(Box::new(Admitted { greeting, login, early: self.input.split().freeze() }))
+        let login = Login { identity, told: Arc::new(told), before, secret: self.secret(startup) };
+        Step::Admit(Box::new(Admitted { login, early: self.input.split().freeze() }))
     }
 
     /// The secret that the client gets.

@@ -1,5 +1,6 @@
 //! One backend connection as the pool sees it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -8,6 +9,7 @@ use super::owed::OwedReplies;
 use super::pools::PoolIndex;
 use super::prepared::PreparedStatements;
 use super::tally::Tally;
+use super::withheld::{CancelTarget, Cancelling};
 use crate::region::RegionId;
 use crate::wire::{CancelSecret, Splitter, TransactionStatus};
 
@@ -18,6 +20,8 @@ pub enum State {
     Idle,
     /// Lent to one session; in no list.
     Bound(SessionKey),
+    /// Given back, but a cancel request is on its way to it; in no list, not to be touched before that is over.
+    Withheld,
     /// Being reset (DISCARD ALL) after a session; in no list, not to be lent before the answer.
     Resetting,
     /// On its way to another worker; in no list.
@@ -44,8 +48,11 @@ pub struct Backend {
     pub(super) asked_at: Instant,
     /// When its transaction began.
     pub(super) xact_at: Instant,
+    peer: Option<SocketAddr>,
     process_id: u32,
     secret: CancelSecret,
+    /// A cancel request is on its way to it.
+    pub(super) cancelling: Option<Cancelling>,
     /// What the server has reported last.
     pub parameters: Arc<Parameters>,
     /// The replies it owes.
@@ -92,8 +99,10 @@ impl Backend {
             tally: Tally::default(),
             asked_at: now,
             xact_at: now,
+            peer: info.peer,
             process_id: info.process_id,
             secret: info.secret,
+            cancelling: None,
             initial: info.parameters.clone(),
             parameters: info.parameters,
             owed: OwedReplies::default(),
@@ -143,10 +152,17 @@ impl Backend {
             && self.splitter.at_boundary()
     }
 
+    /// Where a cancel request for it goes, if its server has given it a key.
+    pub(super) fn cancel_target(&self) -> Option<CancelTarget> {
+        let (node, secret) = (self.node.clone(), self.secret.clone());
+        (!secret.bytes().is_empty()).then_some(CancelTarget { node, peer: self.peer, process_id: self.process_id, secret })
+    }
+
     pub(super) fn info(&self) -> BackendInfo {
         BackendInfo {
             node: self.node.clone(),
             parameters: self.parameters.clone(),
+            peer: self.peer,
             process_id: self.process_id,
             secret: self.secret.clone(),
         }

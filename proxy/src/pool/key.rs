@@ -1,5 +1,6 @@
 //! The names of things in a pool: keys of sessions and backends, what a pool is known by, what opening a backend needs and gives.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -98,6 +99,8 @@ pub struct BackendInfo {
     pub node: Arc<NodeIdentity>,
     /// What it reported during login.
     pub parameters: Arc<Parameters>,
+    /// The address that it is connected to; `None` for a Unix socket.
+    pub peer: Option<SocketAddr>,
     /// Process ID of its BackendKeyData.
     pub process_id: u32,
     /// Secret key of its BackendKeyData; up to 256 bytes in protocol 3.2.

@@ -21,6 +21,7 @@ mod quota;
 mod report;
 mod sharing;
 mod tally;
+mod withheld;
 
 #[cfg(test)]
 mod tests;
@@ -38,3 +39,4 @@ pub use prepared::{Description, PreparedStatement, PreparedStatements, Standing,
 pub use quota::Quotas;
 pub use report::{BackendReport, PastReport, PoolReport, SlotReport, session_id, worker_of};
 pub use tally::Tally;
+pub use withheld::CancelTarget;

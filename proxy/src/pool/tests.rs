@@ -64,7 +64,13 @@ fn nodes() -> Arc<[Arc<NodeIdentity>]> {
 }
 
 fn info(of: RegionId) -> BackendInfo {
-    BackendInfo { node: nodes()[of.index()].clone(), parameters: Arc::default(), process_id: 1, secret: Default::default() }
+    BackendInfo {
+        node: nodes()[of.index()].clone(),
+        parameters: Arc::default(),
+        peer: None,
+        process_id: 1,
+        secret: (&b"key!"[..]).into(),
+    }
 }
 
 impl World {

@@ -46,16 +46,16 @@ pub struct Identity {
     pub startup_region: Option<Box<str>>,
 }
 
-/// A client whose login is over and has been answered up to ReadyForQuery.
+/// A client that has proved who it is, and has not been told so yet.
 #[derive(Debug)]
 pub struct Login {
     /// Who it is.
     pub identity: Identity,
-    /// The settings it has been told with ParameterStatus.
+    /// The settings that it is told with ParameterStatus if no backend is asked.
     pub told: Arc<Parameters>,
-    /// Process ID of the BackendKeyData it got.
-    pub process_id: u32,
-    /// Secret key of the BackendKeyData it got.
+    /// What it is told before that: the last word of its authentication, and AuthenticationOk.
+    pub before: Bytes,
+    /// The secret of the key by which its statements are cancelled.
     pub secret: CancelSecret,
 }
 

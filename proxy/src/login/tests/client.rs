@@ -8,6 +8,7 @@ use super::super::random::Chance;
 use super::super::scram::MECHANISM;
 use super::*;
 use crate::observe::LoginOutcome;
+use crate::session::{Login, encode_greeting};
 use crate::wire::frontend::{query, sasl_initial};
 use crate::wire::startup::encode_cancel;
 use crate::wire::{Frame, Malformed, Mode, Splitter, parse_error};
@@ -56,7 +57,8 @@ impl<'a> Conversation<'a> {
                 Step::Read => break,
                 Step::Send(bytes) => self.told.extend_from_slice(&bytes),
                 Step::Admit(admitted) => {
-                    self.told.extend_from_slice(&admitted.greeting);
+                    let Login { before, told, secret, .. } = &admitted.login;
+                    self.told.extend_from_slice(&encode_greeting(before, told, 77, secret));
                     self.end = Some(Step::Admit(admitted));
                 }
                 Step::Refuse(refused) => {
@@ -67,7 +69,7 @@ impl<'a> Conversation<'a> {
                     self.told.extend_from_slice(&greeting);
                     self.end = Some(Step::Console(greeting, client));
                 }
-                step @ Step::Close(_) => self.end = Some(step),
+                step @ (Step::Close(_) | Step::Cancel(_)) => self.end = Some(step),
             }
         }
         self.told[before..].to_vec()
@@ -78,6 +80,7 @@ impl<'a> Conversation<'a> {
             Step::Close(outcome) => Some(*outcome),
             Step::Refuse(refused) => Some(refused.refusal.outcome),
             Step::Admit(_) | Step::Console(..) => Some(LoginOutcome::Admitted),
+            Step::Cancel(_) => Some(LoginOutcome::Cancel),
             Step::Read | Step::Send(_) => None,
         }
     }

@@ -13,9 +13,10 @@ use crate::pool::{
     BackendInfo, BackendKey, NodeIdentity, OpenError, Parameters, PoolMode, Quotas, SessionKey, Settings, StatePolicy,
 };
 use crate::region::RegionId;
-use crate::session::{Core, CoreSettings, Counters, Identity, Login, Output, Outputs, Payload};
+use crate::session::{Cancel, Core, CoreSettings, Counters, Identity, Login, Output, Outputs, Payload};
 use crate::table::Publisher;
 use crate::target::TargetSessionAttrs;
+use crate::wire::startup::CancelRequest;
 use crate::wire::{Frame, Malformed, Mode, Splitter, SqlState, TransactionStatus, backend, frontend, parse_error};
 
 /// How bytes are delivered.
@@ -105,6 +106,8 @@ pub(super) struct World {
     /// Bytes on their way from servers to the core.
     replies: Vec<(BackendKey, Vec<u8>)>,
     frozen: bool,
+    /// Backends that cancel requests are on their way to.
+    cancels: Vec<BackendKey>,
     nodes: Arc<[Arc<NodeIdentity>]>,
     settings: CoreSettings,
 }
@@ -113,6 +116,10 @@ struct Client {
     session: SessionKey,
     splitter: Splitter,
     open: bool,
+    /// It is being greeted, which is not shown.
+    greeting: bool,
+    /// As its greeting said.
+    process_id: u32,
 }
 
 impl World {
@@ -157,6 +164,7 @@ impl World {
             said: String::new(),
             replies: Vec::new(),
             frozen: false,
+            cancels: Vec::new(),
             nodes,
             settings,
         }
@@ -249,6 +257,25 @@ impl World {
                 self.carry_out(&[]);
                 self.deliver(cut);
             }
+            // `cancel a`: its key is shown; `cancel a wrong`: with another secret. `cancelled`: the server has closed the oldest of the
+            // connections that were made for it; `cancelled badly`: nobody knows what became of it.
+            "cancel" => {
+                let (name, secret) =
+                    rest.split_once(" ").map_or((rest, rest.repeat(4)), |(name, secret)| (name, secret.to_owned()));
+                let process_id = self.clients[name].process_id;
+                let request = CancelRequest { process_id, secret: secret.as_bytes().into() };
+                let answer = self.core.cancel(&request, &mut self.out);
+                self.note_cancel(answer);
+                self.carry_out(&[]);
+                self.deliver(cut);
+            }
+            "cancelled" => {
+                let backend = self.cancels.remove(0);
+                let next = self.core.cancel_over(backend, rest != "badly", &mut self.out);
+                self.note_cancel(next.map_or(Cancel::Done, Cancel::Send));
+                self.carry_out(&[]);
+                self.deliver(cut);
+            }
             "drain" => {
                 self.core.drain(&mut self.out);
                 self.carry_out(&[]);
@@ -277,6 +304,18 @@ impl World {
         }
     }
 
+    fn note_cancel(&mut self, answer: Cancel) {
+        let said = match answer {
+            Cancel::Unknown => "unknown".to_owned(),
+            Cancel::Done => "done".to_owned(),
+            Cancel::Send(order) => {
+                self.cancels.push(order.backend);
+                format!("{:?}", order.target)
+            }
+        };
+        writeln!(self.said, "  cancel: {said}").unwrap();
+    }
+
     pub(super) fn everyone_leaves(&mut self) {
         let clients: Vec<SessionKey> = self.clients.values().filter(|client| client.open).map(|client| client.session).collect();
         for session in clients {
@@ -292,10 +331,14 @@ impl World {
         }
         let identity =
             Identity { user: "app".into(), database: "demo".into(), address: None, settings: Arc::new([]), startup_region: None };
-        let login = Login { identity, told: parameters(), process_id: 1, secret: Default::default() };
+        let secret = name.repeat(4).as_bytes().into();
+        let login = Login { identity, told: parameters(), before: backend::authentication_ok(), secret };
         let session = self.core.client_ready(login, self.now, &mut self.out);
         self.names.insert(session, name.to_owned());
-        self.clients.insert(name.to_owned(), Client { session, splitter: Splitter::default(), open: true });
+        self.clients.insert(
+            name.to_owned(),
+            Client { session, splitter: Splitter::default(), open: true, greeting: true, process_id: 0 },
+        );
         self.carry_out(&[]);
         session
     }
@@ -342,8 +385,9 @@ impl World {
                         let info = BackendInfo {
                             node: self.nodes[request.region.index()].clone(),
                             parameters: parameters(),
+                            peer: None,
                             process_id: 1,
-                            secret: Default::default(),
+                            secret: (&b"key!"[..]).into(),
                         };
                         if let Some(key) = self.core.backend_opened(ticket, info, &mut self.out) {
                             let star = self.servers.values().find(|model| model.region == region).map(|model| model.star.clone());
@@ -389,11 +433,21 @@ impl World {
         let mut at = 0;
         let mode = |_: u8, _: usize| Ok::<_, Malformed>(Mode::Gather);
         while let Some(frame) = client.splitter.next(bytes, &mut at, mode).expect("clients get proper messages") {
-            let line = match frame {
-                Frame::Whole { tag, range } => describe(tag, &bytes[range.start + 5..range.end]),
-                Frame::Gathered { tag, bytes } => describe(tag, &bytes[5..]),
+            let (tag, body) = match &frame {
+                Frame::Whole { tag, range } => (*tag, &bytes[range.start + 5..range.end]),
+                Frame::Gathered { tag, bytes } => (*tag, &bytes[5..]),
                 Frame::Head { .. } | Frame::GatheredHead { .. } | Frame::Body { .. } => unreachable!("everything is gathered"),
             };
+            if client.greeting {
+                if tag == b'K' {
+                    client.process_id = backend::backend_key_data_fields(body).unwrap().0;
+                }
+                client.greeting = tag != b'Z';
+                if tag != b'E' {
+                    continue;
+                }
+            }
+            let line = describe(tag, body);
             writeln!(self.said, "  {}{line}", prefix(&name)).unwrap();
         }
     }
