@@ -206,13 +206,3 @@ fn a_login_that_never_comes_holds_nobody_up() {
     let gone = domicile_tests::process::wait_for(Duration::from_secs(5), || (proxy.descriptors() <= before + 1).then_some(()));
     assert!(gone.is_some(), "{} descriptors, {before} before", proxy.descriptors());
 }
-
-#[test]
-fn what_comes_with_its_own_issue_is_answered_clearly() {
-    let Some(world) = world() else { return };
-    let proxy = start(&world.configuration());
-    for replication in ["database", "true"] {
-        let said = refusal(&proxy, &Login { parameters: &[("replication", replication)], ..Login::default() });
-        assert_eq!(said.sqlstate(), "0A000", "replication={replication}: {said}");
-    }
-}

@@ -6,11 +6,14 @@
 
 mod cancel;
 mod console;
+mod leaks;
 mod login;
 mod metrics;
+mod nodes;
 mod pooling;
 mod prepared;
 mod reload;
+mod replication;
 mod residency;
 mod seeds;
 mod sessions;

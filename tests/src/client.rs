@@ -153,6 +153,11 @@ impl Client {
         self.stream.shutdown(Shutdown::Write).ok();
     }
 
+    /// Has the connection end with a reset when it is dropped, and what is under way with it (socket(7), SO_LINGER).
+    pub fn reset_when_dropped(&self) {
+        rustix::net::sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO)).ok();
+    }
+
     /// How long to wait for the next byte, when [`PATIENCE`] does not fit.
     pub fn set_patience(&mut self, patience: Duration) {
         self.stream.set_read_timeout(Some(patience)).ok();

@@ -21,7 +21,7 @@ use crate::program;
 use crate::transcript::{End, Transcript};
 
 /// How a cluster is started.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Options<'a> {
     /// `cluster_name`, and the marker of its log.
     pub name: &'a str,
@@ -29,12 +29,18 @@ pub struct Options<'a> {
     pub port: Option<u16>,
     /// `max_connections`.
     pub connections_max: u32,
+    /// Further settings, with their values.
+    pub settings: &'a [(&'a str, &'a str)],
+    /// A data directory to start from a copy of, such as a base backup; else it is a new cluster.
+    pub copy_of: Option<&'a Path>,
 }
 
 /// A running cluster; stopped and removed when dropped. Its superuser is `postgres` with password `postgres`, by SCRAM.
 pub struct Cluster {
     name: String,
     port: u16,
+    /// Those that are not the same for all.
+    settings: Vec<(String, String)>,
     process: Process,
     directory: Scratch,
 }
@@ -44,43 +50,60 @@ const START_PATIENCE: Duration = Duration::from_secs(60);
 impl Cluster {
     /// Starts a cluster and waits until it serves.
     pub fn start(options: &Options<'_>) -> Result<Self, String> {
-        let name = options.name;
-        let bin = program::postgres_directory().ok_or("PostgreSQL's server programs (Debian: apt-get install postgresql)")?;
-        let template = template(&bin)?;
-        let directory = Scratch::new().map_err(|error| format!("a directory for {name}: {error}"))?;
-        let data = directory.path().join("data");
-        run(Command::new("cp").arg("-a").arg(template).arg(&data))?;
-        give_away(directory.path()).map_err(|error| format!("{}: {error}", directory.path().display()))?;
+        let bin = programs()?;
+        let origin = options.copy_of.map_or_else(|| template(&bin), Ok)?;
+        let copy = |data: &Path| {
+            run(Command::new("cp").arg("-a").arg(origin).arg(data))?;
+            match unprivileged_user().filter(|_| options.copy_of.is_some()) {
+                Some((user, group)) => run(Command::new("chown").arg("-R").arg(format!("{user}:{group}")).arg(data)),
+                None => Ok(()),
+            }
+        };
+        Self::start_in(options, &bin, copy)
+    }
 
+    /// Starts a standby that follows `primary`, and waits until it serves.
+    pub fn start_standby(options: &Options<'_>, primary: &Self) -> Result<Self, String> {
+        let bin = programs()?;
+        let copy = |data: &Path| {
+            let mut command = unprivileged(&bin.join("pg_basebackup"));
+            command.args(["--host=127.0.0.1", "--username=postgres", "--write-recovery-conf", "--checkpoint=fast", "--no-sync"]);
+            command.arg(format!("--port={}", primary.port)).arg("--pgdata").arg(data);
+            run(&mut command)
+        };
+        Self::start_in(options, &bin, copy)
+    }
+
+    fn start_in(options: &Options<'_>, bin: &Path, fill: impl FnOnce(&Path) -> Result<(), String>) -> Result<Self, String> {
+        let name = options.name;
+        let directory = Scratch::new().map_err(|error| format!("a directory for {name}: {error}"))?;
+        give_away(directory.path()).map_err(|error| format!("{}: {error}", directory.path().display()))?;
+        fill(&directory.path().join("data"))?;
         let port = options.port.unwrap_or_else(free_port);
-        let log = File::create(directory.path().join("log")).map_err(|error| format!("log of {name}: {error}"))?;
-        let mut command = unprivileged(&bin.join("postgres"));
-        command.arg("-D").arg(&data).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        let settings = [
-            ("cluster_name", name.to_owned()),
-            ("listen_addresses", "127.0.0.1".to_owned()),
-            ("port", port.to_string()),
-            ("unix_socket_directories", directory.path().display().to_string()),
-            ("max_connections", options.connections_max.to_string()),
-            ("fsync", "off".to_owned()),
-            ("full_page_writes", "off".to_owned()),
-            ("synchronous_commit", "off".to_owned()),
-            // Statements of the simple protocol, Executes and function calls are logged by the first, and by the second also
-            // Parse and Bind, executed or not.
-            ("log_statement", "all".to_owned()),
-            ("log_min_duration_statement", "0".to_owned()),
-            ("log_line_prefix", format!("{} %p ", marker(name))),
-            ("log_destination", "stderr".to_owned()),
-            ("logging_collector", "off".to_owned()),
-        ];
-        settings.iter().for_each(|(setting, value)| {
-            command.arg("-c").arg(format!("{setting}={value}"));
-        });
-        // SIGQUIT is PostgreSQL's immediate shutdown: nothing of this cluster is kept.
-        let process = Process::start(command, Signal::QUIT).map_err(|error| format!("starting {name}: {error}"))?;
-        let mut cluster = Self { name: name.to_owned(), port, process, directory };
+        let further = options.settings.iter().map(|(setting, value)| ((*setting).to_owned(), (*value).to_owned()));
+        let bound = ("max_connections".to_owned(), options.connections_max.to_string());
+        let settings: Vec<(String, String)> = [bound].into_iter().chain(further).collect();
+        let process = launch(name, port, &settings, bin, &directory)?;
+        let mut cluster = Self { name: name.to_owned(), port, settings, process, directory };
         cluster.wait_until_it_serves()?;
         Ok(cluster)
+    }
+
+    /// Starts it again after [`Self::crash`] or [`Self::kill`], and waits until it serves.
+    pub fn start_again(&mut self) -> Result<(), String> {
+        let bin = programs()?;
+        // Processes of the old server may still be on their way out; until then the new one refuses to start.
+        let started = wait_for(START_PATIENCE, || {
+            self.process = launch(&self.name, self.port, &self.settings, &bin, &self.directory).ok()?;
+            self.wait_until_it_serves().ok()
+        });
+        started.ok_or_else(|| format!("PostgreSQL {} did not start again: {}", self.name, self.log()))
+    }
+
+    /// Ends the server process and nothing else, as the kernel does when memory is short.
+    pub fn kill(&mut self) {
+        self.process.signal(Signal::KILL);
+        self.process.wait(Duration::from_secs(10));
     }
 
     fn wait_until_it_serves(&mut self) -> Result<(), String> {
@@ -144,9 +167,22 @@ impl Cluster {
         entries(&self.log(), &marker(&self.name)).iter().filter_map(|entry| statement(entry)).map(str::to_owned).collect()
     }
 
+    /// Lets every user log in without a password from now on.
+    pub fn trust_everyone(&self) -> Result<(), String> {
+        let file = self.directory.path().join("data/pg_hba.conf");
+        let error = |error| format!("{}: {error}", file.display());
+        fs::write(&file, "local all all trust\nhost all all 127.0.0.1/32 trust\n").map_err(error)?;
+        self.execute("postgres", "SELECT pg_reload_conf()").map(drop)
+    }
+
     /// Sends a signal to one of the server's processes.
     pub fn signal_backend(&self, process_id: u32, signal: Signal) {
         crate::process::signal_process(process_id, signal);
+    }
+
+    /// Sends a signal to the server process.
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
     }
 
     /// Stops the cluster at once, as a crash would, and leaves its port closed.
@@ -154,6 +190,41 @@ impl Cluster {
         self.process.signal(Signal::QUIT);
         self.process.wait(Duration::from_secs(10));
     }
+}
+
+fn programs() -> Result<PathBuf, String> {
+    program::postgres_directory().ok_or_else(|| "PostgreSQL's server programs (Debian: apt-get install postgresql)".to_owned())
+}
+
+/// Starts the server process on the data directory.
+fn launch(name: &str, port: u16, further: &[(String, String)], bin: &Path, directory: &Scratch) -> Result<Process, String> {
+    let data = directory.path().join("data");
+    let log = File::options().create(true).append(true).open(directory.path().join("log"));
+    let log = log.map_err(|error| format!("log of {name}: {error}"))?;
+    let mut command = unprivileged(&bin.join("postgres"));
+    command.arg("-D").arg(&data).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    let settings = [
+        ("cluster_name", name.to_owned()),
+        ("listen_addresses", "127.0.0.1".to_owned()),
+        ("port", port.to_string()),
+        ("unix_socket_directories", directory.path().display().to_string()),
+        ("fsync", "off".to_owned()),
+        ("full_page_writes", "off".to_owned()),
+        ("synchronous_commit", "off".to_owned()),
+        // Statements of the simple protocol, Executes and function calls are logged by the first, and by the second also
+        // Parse and Bind, executed or not.
+        ("log_statement", "all".to_owned()),
+        ("log_min_duration_statement", "0".to_owned()),
+        ("log_line_prefix", format!("{} %p ", marker(name))),
+        ("log_destination", "stderr".to_owned()),
+        ("logging_collector", "off".to_owned()),
+    ];
+    let further = further.iter().map(|(setting, value)| (setting.as_str(), value.clone()));
+    settings.into_iter().chain(further).for_each(|(setting, value)| {
+        command.arg("-c").arg(format!("{setting}={value}"));
+    });
+    // SIGQUIT is PostgreSQL's immediate shutdown: nothing of this cluster is kept.
+    Process::start(command, Signal::QUIT).map_err(|error| format!("starting {name}: {error}"))
 }
 
 /// Initialises one data directory a process; every cluster starts from a copy of it.
@@ -177,7 +248,7 @@ fn template(bin: &Path) -> Result<&'static Path, String> {
 }
 
 /// A command that runs as PostgreSQL's user when we are root.
-fn unprivileged(program: &Path) -> Command {
+pub fn unprivileged(program: &Path) -> Command {
     let mut command = program::command(program);
     if let Some((user, group)) = unprivileged_user() {
         command.uid(user).gid(group);
@@ -185,7 +256,8 @@ fn unprivileged(program: &Path) -> Command {
     command
 }
 
-fn give_away(directory: &Path) -> std::io::Result<()> {
+/// Makes a directory the server's, when that runs as another user.
+pub fn give_away(directory: &Path) -> std::io::Result<()> {
     unprivileged_user().map_or(Ok(()), |(user, group)| chown(directory, Some(user), Some(group)))
 }
 
@@ -247,7 +319,7 @@ mod tests {
         if crate::skip::available(program::need("initdb")).is_none() {
             return;
         }
-        let options = Options { name: "pg-one", port: None, connections_max: 20 };
+        let options = Options { name: "pg-one", connections_max: 20, ..Options::default() };
         let cluster = Cluster::start(&options).unwrap();
         let mut client = cluster.connect("postgres").unwrap();
         assert_eq!(client.query("SHOW cluster_name").to_string(), "T cluster_name / D pg-one / C SHOW / Z I");

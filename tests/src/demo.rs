@@ -24,7 +24,7 @@ pub const HOMES: [Home; 2] = [
 
 /// Starts the server of a home and fills it.
 pub fn start(home: &Home, port: Option<u16>, connections_max: u32) -> Result<Cluster, String> {
-    let cluster = Cluster::start(&Options { name: home.node, port, connections_max })?;
+    let cluster = Cluster::start(&Options { name: home.node, port, connections_max, ..Options::default() })?;
     cluster.execute("postgres", "CREATE DATABASE demo")?;
     cluster.execute("demo", &schema(home))?;
     // Only sessions that begin after this have the search path.

@@ -6,6 +6,7 @@ mod fuzz;
 mod install;
 mod progress;
 mod show;
+mod suites;
 mod test;
 mod tidy;
 
@@ -40,6 +41,7 @@ enum Command {
         #[arg(long, default_value_t = 60)]
         seconds: u32,
     },
+    Suites(suites::Options),
     /// Install the packages that the other commands need
     Install,
 }
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         Command::Ci => ci::run(),
         Command::Tidy => tidy::run(),
         Command::Fuzz { seconds } => fuzz::run(seconds),
+        Command::Suites(options) => suites::run(&options),
         Command::Install => install::run(),
     };
     match done {

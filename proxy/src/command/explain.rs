@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use domicile::config::{Config, Node, Role};
 use domicile::policy::{self, Decision, Subject};
+use domicile::target::TargetSessionAttrs;
 
 /// The exit code of a denial.
 const DENIED: u8 = 2;
@@ -19,9 +20,11 @@ pub(crate) fn explain(path: &Path, user: &str, database: &str, from: IpAddr, reg
         Ok(loaded) => loaded,
         Err(error) => return super::failure(error.as_ref()),
     };
-    let explanation = policy::explain(&policy, &Subject { user, database, address: Some(from) }, region);
+    let subject = Subject { user, database, address: Some(from) };
+    let target = policy.grant(&subject).map(|grant| grant.target()).unwrap_or_default();
+    let explanation = policy::explain(&policy, &subject, region);
     let (pool, code) = match &explanation.decision {
-        Decision::Permit { name, .. } => (pool(&config, name, user, database), ExitCode::SUCCESS),
+        Decision::Permit { name, .. } => (pool(&config, name, target, user, database), ExitCode::SUCCESS),
         Decision::Denial { .. } => ("none".to_owned(), ExitCode::from(DENIED)),
     };
     match writeln!(std::io::stdout(), "{explanation}\npool       {pool}") {
@@ -30,9 +33,9 @@ pub(crate) fn explain(path: &Path, user: &str, database: &str, from: IpAddr, reg
     }
 }
 
-/// The pool of a region: its nodes, and as whom they are logged in to.
-fn pool(config: &Config, region: &str, user: &str, database: &str) -> String {
-    let mut line = format!("{region}:");
+/// The pool of a region: which of its servers may serve, its nodes, and as whom they are logged in to.
+fn pool(config: &Config, region: &str, target: TargetSessionAttrs, user: &str, database: &str) -> String {
+    let mut line = format!("{region}, {target}:");
     for (index, node) in config.nodes_of(region).enumerate() {
         let Node { name, address, role, .. } = node;
         let role = match role {
@@ -76,8 +79,8 @@ mod tests {
         std::fs::write(file.path(), text).unwrap();
         let (config, _) = super::super::load(file.path(), &|_| Some("unused".to_owned())).unwrap();
         assert_eq!(
-            pool(&config, "eu", "alice", "crm"),
-            "eu: a (primary at 127.0.0.1:5433, user \"alice\", database \"crm\"), b (replica at /run/pg:5432, user \"app\", database \"shop\")"
+            pool(&config, "eu", TargetSessionAttrs::PreferStandby, "alice", "crm"),
+            "eu, prefer-standby: a (primary at 127.0.0.1:5433, user \"alice\", database \"crm\"), b (replica at /run/pg:5432, user \"app\", database \"shop\")"
         );
     }
 }

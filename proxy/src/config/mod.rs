@@ -177,6 +177,8 @@ pub struct Pools {
     pub lifetime: Duration,
     /// How long connecting and logging in to a node may take.
     pub connect_timeout: Duration,
+    /// How long a server may leave unacknowledged what was sent to it; zero = as long as the kernel lets it.
+    pub tcp_user_timeout: Duration,
     /// How often each node is looked at; zero = never.
     pub probe_interval: Duration,
     /// Prepared statements that one backend keeps for the sessions of a transaction pool.

@@ -28,6 +28,8 @@ const SESSION_STATE: [(&str, StatePolicy); 3] =
 const RECEIVE_BUFFERS: RangeInclusive<u32> = 16..=32_768;
 /// A year is far beyond what anyone means and near enough that no sum of times overflows.
 const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+/// The kernel takes it as milliseconds in 32 bits with a sign (tcp(7)).
+const TCP_USER_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 86_400);
 /// Times that must pass before something is given up.
 const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=LONGEST;
 
@@ -182,6 +184,7 @@ fn pools(section: &Section<'_>) -> Pools {
         idle_timeout: duration(section, "idle_timeout", TIMEOUT, 600),
         lifetime: duration(section, "lifetime", TIMEOUT, 3600),
         connect_timeout: duration(section, "connect_timeout", TIMEOUT, 5),
+        tcp_user_timeout: duration(section, "tcp_user_timeout", Duration::ZERO..=TCP_USER_TIMEOUT_MAX, 120),
         probe_interval: duration(section, "probe_interval", Duration::ZERO..=LONGEST, 10),
         prepared_statements: section.entry("prepared_statements").and_then(|entry| entry.number(STATEMENTS)).unwrap_or(200),
         reset_always: section.entry("reset_always").and_then(|entry| entry.boolean()).unwrap_or(false),

@@ -185,6 +185,7 @@ fn binds(section: &Section<'_>, regions: &[Region], nodes: &[Node]) -> Vec<BindS
             from: bind.entry("from").and_then(|entry| entry.parsed(what, network)),
             regions: granted(bind, regions),
             target: bind.entry("target_session_attrs").and_then(|entry| entry.word(&TargetSessionAttrs::ALL)).unwrap_or_default(),
+            replication: bind.entry("replication").and_then(|entry| entry.boolean()).unwrap_or_default(),
             label: format!("residency.bind[{index}]"),
         };
         let servers = if rule.target.is_for_standbys() { &replicas } else { &primaries };

@@ -18,7 +18,7 @@ use crate::admin::console::averages::{Averages, PERIOD};
 use crate::admin::console::{Answer, Command, Facts, Fault, Operator, Rights, Show, Shutdown, facts, rights, serve};
 use crate::engine::{Mailbox, Reply, ToWorker};
 use crate::limits::OPERATED_DATABASES_MAX;
-use crate::login::Desk;
+use crate::login::{Desk, Node};
 use crate::pool::{Pauses, Quotas, Scope, worker_of};
 use crate::session::{Detail, Operation, Report};
 use crate::wire::rows::Value;
@@ -80,9 +80,11 @@ impl Console {
         let reports = self.reports(show.detail()).await;
         let rules = self.desk.rules();
         let (pauses, disabled, averages) = (self.pauses.borrow(), self.desk.disabled(), self.averages.borrow());
-        let node = |node: &'_ Rc<crate::login::Node>| node.is_up();
-        let up: Vec<bool> = rules.nodes.iter().map(node).collect();
-        let nodes = rules.nodes.iter().zip(up).map(|(node, up)| facts::NodeFact { config: &node.config, up }).collect();
+        let node = |node: &'_ Rc<Node>| (node.is_up(), node.is_standby(), node.error().map(|(_, text)| text));
+        let found: Vec<_> = rules.nodes.iter().map(node).collect();
+        let nodes = rules.nodes.iter().zip(found);
+        let nodes =
+            nodes.map(|(node, (up, standby, error))| facts::NodeFact { config: &node.config, up, standby, error }).collect();
         let facts = Facts {
             reports,
             config: &rules.config,

@@ -253,8 +253,13 @@ struct Status(Rc<Desk>);
 impl admin::View for Status {
     fn metrics(&self) -> Snapshot {
         let rules = self.0.rules();
-        let sample =
-            |node: &Rc<Node>| NodeSample { name: node.config.name.clone(), region: node.config.region.clone(), up: node.is_up() };
+        let sample = |node: &Rc<Node>| NodeSample {
+            name: node.config.name.clone(),
+            region: node.config.region.clone(),
+            up: node.is_up(),
+            standby: node.is_standby(),
+            error: node.error().map(|(kind, _)| kind),
+        };
         Snapshot::take(self.0.sessions(), &rules.policy, &self.0.logins, rules.nodes.iter().map(sample))
     }
 

@@ -10,7 +10,7 @@ use crate::observe::LoginOutcome;
 use crate::policy::{Denial, Grant, Policy, Subject};
 use crate::pool::StartupSettings;
 use crate::wire::SqlState;
-use crate::wire::startup::StartupMessage;
+use crate::wire::startup::{Replication, StartupMessage};
 
 /// Client encodings whose characters may have ASCII bytes inside, so that a quote may not be one (PostgreSQL's manual, "Character
 /// Set Support": those that are no server encodings). Letters and digits of the names PostgreSQL takes, in lower case.
@@ -57,7 +57,7 @@ pub enum Rejection {
 /// Judges a StartupMessage. `parameters` are the lower-case names of the setting that is the session region.
 ///
 /// # Errors
-/// No rule admits the login (28000), the region it names is outside its grant (42501), or one of its settings would make texts
+/// No rule admits the login (28000), none lets it replicate (0A000), the region it names is outside its grant (42501), or one of its settings would make texts
 /// read differently than they are read here (22023).
 pub fn admit(
     policy: &Policy,
@@ -67,6 +67,9 @@ pub fn admit(
 ) -> Result<Admission, Rejection> {
     let subject = Subject { user: &startup.user, database: &startup.database, address };
     let grant = policy.grant(&subject).map_err(Rejection::Denied)?;
+    if startup.replication != Replication::None && !grant.may_replicate() {
+        return Err(Rejection::Refused(Refusal::replication()));
+    }
 
     let mut startup_region = None;
     let mut settings: Vec<(Box<str>, Box<str>)> = Vec::with_capacity(startup.parameters.len());

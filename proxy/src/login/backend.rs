@@ -4,26 +4,34 @@
 
 use std::fmt::Write as _;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
-use socket2::SockRef;
-use tokio::net::{TcpStream, UnixStream};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::backend_login::{BackendLogin, Credentials, Fault, Progress, ServerFacts};
 use super::message::take;
-use super::node::{Node, state_of};
-use super::socket::{Socket, tune};
+use super::node::{Node, Success, state_of};
+use super::socket::Socket;
 use super::{Desk, Rules, choice, random_bytes, scram};
-use crate::config::{self, Address, Secret};
+use crate::config::{self, Secret};
 use crate::engine::ToWorker;
 use crate::limits::{BACKEND_MESSAGE_BYTES_MAX, STARTUP_PACKET_BYTES_MAX};
 use crate::pool::{BackendInfo, OpenError, OpenRequest, OpenTicket};
 use crate::target::Fit;
+use crate::wire::startup::Replication;
 use crate::wire::{SqlState, parse_error, startup};
+
+/// What a StartupMessage asks a server for.
+pub(super) struct Startup<'a> {
+    pub(super) user: &'a str,
+    pub(super) database: &'a str,
+    pub(super) replication: Replication,
+    pub(super) settings: &'a [(Box<str>, Box<str>)],
+}
 
 impl Desk {
     /// `worker` needs a backend. It gets one, or the reason why not, by its mailbox.
@@ -49,7 +57,7 @@ impl Desk {
         // The first error is told: it is that of the node that should have served.
         let mut failure = nodes.iter().find_map(|node| node.rests(now));
         let ready: Vec<&Rc<Node>> = nodes.into_iter().filter(|node| node.rests(now).is_none()).collect();
-        let mut second_best = None;
+        let (mut second_best, mut misfit) = (None, false);
         for (tried, node) in ready.iter().enumerate() {
             // What is left of the time is shared, so that one that is silent leaves some for the others.
             let now = Instant::now();
@@ -60,19 +68,20 @@ impl Desk {
                 Ok((opened, Fit::SecondBest)) => second_best = second_best.or(Some(opened)),
                 Ok((_, Fit::None)) => {
                     rules.probe_soon(request.region, Instant::now());
-                    failure = failure.or(Some(OpenError::NoneFits { wanted: request.target }));
+                    misfit = true;
                 }
                 Err(error) => {
                     rules.probe_soon(request.region, Instant::now());
                     // A node that answers has decided. Only one that is not there is passed over.
-                    if !is_absence(&error) {
+                    if !error.is_absence() {
                         return Err(error);
                     }
                     failure = failure.or(Some(error));
                 }
             }
         }
-        second_best.ok_or_else(|| failure.unwrap_or(OpenError::NoNode))
+        let misfit = misfit.then_some(OpenError::NoneFits { wanted: request.target });
+        second_best.ok_or_else(|| failure.or(misfit).unwrap_or(OpenError::NoNode))
     }
 
     /// Logs in to one node, if it is not too early for that, and judges what it is.
@@ -87,21 +96,24 @@ impl Desk {
         let attempt = node.begin(now, deadline.saturating_duration_since(now))?;
         let user = node.config.user.as_deref().unwrap_or(&request.user);
         let database = node.config.database.as_deref().unwrap_or(&request.database);
-        match self.log_in_to(rules, node, user, database, &request.settings, deadline).await {
-            Ok((socket, facts)) => {
-                node.succeeded(true);
+        let startup = Startup { user, database, replication: request.replication, settings: &request.settings };
+        match self.log_in_to(rules, node, &startup, deadline).await {
+            Ok((socket, facts, address)) => {
                 let said = state_of(&facts.parameters, &request.settings);
-                node.see(Instant::now(), said, false);
+                let (is_back, has_changed) = (node.succeeded(Success::ClientsLogin), node.see(Instant::now(), said, false));
+                if is_back || has_changed {
+                    rules.has_news_of(node);
+                }
                 let fit = choice::fit(request.target, node.config.role, said);
                 let parameters = self.interner.borrow_mut().share(facts.parameters.into());
                 debug!(node = &*node.name, user, database, process_id = facts.process_id, ?fit, "backend opened");
-                let peer = SockRef::from(&socket).peer_addr().ok().and_then(|peer| peer.as_socket());
                 let (process_id, secret) = (facts.process_id, facts.secret);
-                Ok(((socket, BackendInfo { node: node.identity.clone(), parameters, peer, process_id, secret }), fit))
+                let (node, route) = (node.identity.clone(), node.route(address, fit != Fit::Good));
+                Ok(((socket, BackendInfo { node, route, parameters, process_id, secret }), fit))
             }
             Err(error) => {
                 warn!(node = &*node.name, user, database, error = describe(&error), "backend could not be opened");
-                if is_absence(&error) {
+                if error.is_absence() {
                     node.failed(Some(attempt), &error, Instant::now(), chance());
                 }
                 Err(error)
@@ -115,15 +127,13 @@ impl Desk {
         &self,
         rules: &Rules,
         node: &Node,
-        user: &str,
-        database: &str,
-        settings: &[(Box<str>, Box<str>)],
+        startup: &Startup<'_>,
         deadline: Instant,
-    ) -> Result<(OwnedFd, ServerFacts), OpenError> {
+    ) -> Result<(OwnedFd, ServerFacts, Option<SocketAddr>), OpenError> {
         let minor = node.protocol_minor();
-        match self.log_in_speaking(minor, rules, node, user, database, settings, deadline).await {
+        match self.log_in_speaking(minor, rules, node, startup, deadline).await {
             Err(OpenError::LoginFailed { sqlstate: Some(SqlState::FEATURE_NOT_SUPPORTED), .. }) if minor > 0 => {
-                let opened = self.log_in_speaking(0, rules, node, user, database, settings, deadline).await?;
+                let opened = self.log_in_speaking(0, rules, node, startup, deadline).await?;
                 node.does_not_negotiate();
                 Ok(opened)
             }
@@ -132,17 +142,15 @@ impl Desk {
     }
 
     /// The same in protocol 3.`minor`.
-    #[expect(clippy::too_many_arguments, reason = "a login is of someone, somewhere, until some time")]
     async fn log_in_speaking(
         &self,
         minor: u16,
         rules: &Rules,
         node: &Node,
-        user: &str,
-        database: &str,
-        settings: &[(Box<str>, Box<str>)],
+        startup: &Startup<'_>,
         deadline: Instant,
-    ) -> Result<(OwnedFd, ServerFacts), OpenError> {
+    ) -> Result<(OwnedFd, ServerFacts, Option<SocketAddr>), OpenError> {
+        let user = startup.user;
         let name = || node.name.clone();
         let unreachable = |error: io::Error| match error.kind() {
             io::ErrorKind::TimedOut => OpenError::TimedOut { node: name() },
@@ -150,7 +158,7 @@ impl Desk {
         };
         let protocol = |text: String| OpenError::Protocol { node: name(), text };
 
-        let packet = startup_packet(minor, rules, node, user, database, settings).map_err(protocol)?;
+        let packet = startup_packet(minor, rules, node, startup).map_err(protocol)?;
         let secret = match &node.config.password {
             Some(password) => Some(Secret::Plain(password.clone())),
             None => rules.config.auth.users.get(user).cloned(),
@@ -159,7 +167,8 @@ impl Desk {
         let credentials = Credentials { user: user.to_owned(), secret, cleartext_allowed };
         let nonce = random_bytes().map_err(|error| protocol(error.to_string()))?;
 
-        let socket = Socket::new(connect(node, deadline).await?, deadline).map_err(unreachable)?;
+        let (socket, address) = self.connect(rules, node, deadline).await?;
+        let socket = Socket::new(socket, deadline).map_err(unreachable)?;
         let mut login = BackendLogin::new(credentials, scram::nonce(&nonce));
         socket.write_all(packet.into()).await.map_err(unreachable)?;
         let mut input = BytesMut::new();
@@ -178,7 +187,7 @@ impl Desk {
                 Ok(Progress::Read) => {}
                 Ok(Progress::Send(answer)) => socket.write_all(answer.into()).await.map_err(unreachable)?,
                 // A server that has nothing to answer has nothing to say.
-                Ok(Progress::Ready) if input.is_empty() => return Ok((socket.into_fd(), login.facts)),
+                Ok(Progress::Ready) if input.is_empty() => return Ok((socket.into_fd(), login.facts, address)),
                 Ok(Progress::Ready) => return Err(protocol("it goes on after ReadyForQuery".to_owned())),
                 Err(Fault::Refused { error, sqlstate }) => {
                     let fatal_for_client = is_of_the_clients_making(sqlstate, &node.config);
@@ -190,56 +199,12 @@ impl Desk {
     }
 }
 
-/// Connects to a node, by `deadline` at the latest.
-pub(super) async fn connect(node: &Node, deadline: Instant) -> Result<OwnedFd, OpenError> {
-    let name = || node.name.clone();
-    let mut result = timeout_at(deadline, dial(&node.config.address)).await;
-    // Refused: perhaps a server that is just restarting. Once more, at once.
-    if matches!(&result, Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused) {
-        result = timeout_at(deadline, dial(&node.config.address)).await;
-    }
-    match result {
-        Ok(Ok(socket)) => Ok(socket),
-        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Err(OpenError::Refused { node: name() }),
-        Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => Err(OpenError::TimedOut { node: name() }),
-        Ok(Err(error)) => Err(OpenError::Unreachable { node: name(), text: error.to_string() }),
-        Err(_) => Err(OpenError::TimedOut { node: name() }),
-    }
-}
-
-/// Connects by tokio's own means, because a connect that tokio-uring has begun can not be given up at a deadline. The socket comes
-/// back in blocking mode, as io_uring wants it.
-pub(super) async fn dial(address: &Address) -> io::Result<OwnedFd> {
-    match address {
-        Address::Tcp { host, port } => {
-            let socket = TcpStream::connect((host.as_str(), *port)).await?.into_std()?;
-            socket.set_nonblocking(false)?;
-            let socket = OwnedFd::from(socket);
-            tune(&socket)?;
-            Ok(socket)
-        }
-        Address::Unix { .. } => {
-            let path = address.socket_path().ok_or(io::ErrorKind::InvalidInput)?;
-            let socket = UnixStream::connect(path).await?.into_std()?;
-            socket.set_nonblocking(false)?;
-            Ok(socket.into())
-        }
-    }
-}
-
 /// The StartupMessage: the client's settings, and the region under each of its names, so that `current_setting` agrees.
-fn startup_packet(
-    minor: u16,
-    rules: &Rules,
-    node: &Node,
-    user: &str,
-    database: &str,
-    settings: &[(Box<str>, Box<str>)],
-) -> Result<Bytes, String> {
+fn startup_packet(minor: u16, rules: &Rules, node: &Node, startup: &Startup<'_>) -> Result<Bytes, String> {
     let options = region_options(&rules.config.residency.parameters, &node.config.region);
-    let mut parameters: Vec<(&str, &str)> = settings.iter().map(|(name, value)| (&**name, &**value)).collect();
+    let mut parameters: Vec<(&str, &str)> = startup.settings.iter().map(|(name, value)| (&**name, &**value)).collect();
     parameters.push(("options", &options));
-    let packet = startup::encode_startup(minor, user, database, &parameters);
+    let packet = startup::encode_startup(minor, startup.user, startup.database, startup.replication, &parameters);
     if packet.len() > STARTUP_PACKET_BYTES_MAX {
         return Err("the settings of the session are more than a startup packet takes".to_owned());
     }
@@ -274,17 +239,6 @@ fn is_of_the_clients_making(sqlstate: SqlState, node: &config::Node) -> bool {
         // Itself, or its database.
         _ if sqlstate.as_str().starts_with("28") => node.user.is_none() && node.password.is_none(),
         _ => sqlstate.as_str().starts_with("3D") && node.database.is_none(),
-    }
-}
-
-/// Whether an error says that the node is not there, or not yet, or not any more; so that another one may serve, and this one is left
-/// alone for a while.
-pub(super) fn is_absence(error: &OpenError) -> bool {
-    match error {
-        OpenError::Refused { .. } | OpenError::TimedOut { .. } | OpenError::Unreachable { .. } => true,
-        // 57P01 to 57P03: it shuts down, has crashed, or starts up.
-        OpenError::LoginFailed { sqlstate, .. } => sqlstate.is_some_and(|state| state.as_str().starts_with("57P0")),
-        OpenError::NoNode | OpenError::NoneFits { .. } | OpenError::Protocol { .. } => false,
     }
 }
 

@@ -32,7 +32,7 @@ struct Failing {
 /// A try that has begun.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Attempt {
-    began_at: Instant,
+    pub(super) began_at: Instant,
 }
 
 impl Backoff {

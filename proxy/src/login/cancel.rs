@@ -5,6 +5,7 @@
 //! until all is done, because clients wait for its end.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -13,10 +14,9 @@ use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
 use super::Desk;
-use super::backend::dial;
+use super::connect::{by_address, by_path};
 use super::node::Node;
 use super::socket::Socket;
-use crate::config::Address;
 use crate::engine::ToWorker;
 use crate::pool::CancelTarget;
 use crate::session::{Cancel, CancelOrder, worker_of_process};
@@ -79,14 +79,14 @@ impl Desk {
         matches!(sent.await, Ok(bytes) if bytes.is_empty())
     }
 
-    async fn connect_for(&self, target: &CancelTarget) -> io::Result<std::os::fd::OwnedFd> {
-        if let Some(peer) = target.peer {
-            return dial(&Address::Tcp { host: peer.ip().to_string(), port: peer.port() }).await;
-        }
+    async fn connect_for(&self, target: &CancelTarget) -> io::Result<OwnedFd> {
         let rules = self.rules();
+        if let Some(peer) = target.peer {
+            return by_address(peer, rules.config.pools.tcp_user_timeout).await;
+        }
         let node = rules.nodes.iter().find(|node: &&Rc<Node>| Arc::ptr_eq(&node.identity, &target.node));
         // A node that has been reconfigured is another one.
         let node = node.ok_or(io::ErrorKind::NotFound)?;
-        dial(&node.config.address).await
+        by_path(&node.config.address.socket_path().ok_or(io::ErrorKind::InvalidInput)?).await
     }
 }

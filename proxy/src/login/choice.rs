@@ -12,8 +12,10 @@ use crate::target::{Fit, ServerState, TargetSessionAttrs};
 pub(super) struct Candidate {
     /// As configured.
     pub(super) role: Role,
-    /// What it has reported not long ago.
+    /// What it has reported last.
     pub(super) seen: Option<ServerState>,
+    /// That was a moment ago.
+    pub(super) fresh: bool,
     /// The last try to reach it has failed.
     pub(super) down: bool,
 }
@@ -25,8 +27,9 @@ impl Candidate {
         let reported = self.seen.and_then(|seen| Some((seen.standby?, seen.read_only)));
         let (standby, read_only) = reported.unwrap_or((by_role, false));
         match (wanted.fit(standby, read_only), reported) {
-            // Not known to be what its role says: worth a try when nothing better is there, for it will say what it is.
-            (Fit::None, None) => (Fit::SecondBest, false),
+            // That it does not fit is its role only, or may have changed: worth a try when nothing better is there, for it will say
+            // what it is.
+            (Fit::None, _) if reported.is_none() || !self.fresh => (Fit::SecondBest, false),
             (fit, _) => (fit, wanted.fit(by_role, false) == Fit::Good),
         }
     }
@@ -55,12 +58,13 @@ mod tests {
 
     use super::*;
 
-    /// Nodes in words: `primary`, `replica`; behind a `:` what it is known to be, `standby`, `writable` or `readonly`; and `!` if it
-    /// is down.
+    /// Nodes in words: `primary`, `replica`; behind a `:` what it is known to be, `standby`, `writable` or `readonly`, with a `?` if
+    /// that was long ago; and `!` if it is down.
     fn check(nodes: &str, expect: Expect) {
         let words: Vec<&str> = nodes.split(' ').collect();
         let candidate = |word: &&str| {
             let (word, down) = word.strip_suffix('!').map_or((*word, false), |word| (word, true));
+            let (word, fresh) = word.strip_suffix('?').map_or((word, true), |word| (word, false));
             let (role, known) = word.split_once(':').unwrap_or((word, ""));
             let seen = match known {
                 "standby" => Some(ServerState { standby: Some(true), read_only: false }),
@@ -68,7 +72,7 @@ mod tests {
                 "readonly" => Some(ServerState { standby: Some(false), read_only: true }),
                 _ => None,
             };
-            Candidate { role: if role == "primary" { Role::Primary } else { Role::Replica }, seen, down }
+            Candidate { role: if role == "primary" { Role::Primary } else { Role::Replica }, seen, fresh, down }
         };
         let nodes: Vec<Candidate> = words.iter().map(candidate).collect();
         let line = |(name, wanted): (&str, TargetSessionAttrs)| {
@@ -117,6 +121,32 @@ mod tests {
                 standby        primary:standby
                 prefer-standby primary:standby, replica:writable
             "#]],
+        );
+    }
+
+    #[test]
+    fn what_was_long_ago_may_have_changed() {
+        check(
+            "primary:writable! replica:standby?",
+            expect![[r#"
+            any            replica:standby?, primary:writable!
+            read-write     replica:standby?, primary:writable!
+            read-only      replica:standby?
+            primary        replica:standby?, primary:writable!
+            standby        replica:standby?
+            prefer-standby replica:standby?, primary:writable!
+        "#]],
+        );
+        check(
+            "primary:standby? replica:writable?",
+            expect![[r#"
+            any            primary:standby?, replica:writable?
+            read-write     replica:writable?, primary:standby?
+            read-only      primary:standby?, replica:writable?
+            primary        replica:writable?, primary:standby?
+            standby        primary:standby?, replica:writable?
+            prefer-standby primary:standby?, replica:writable?
+        "#]],
         );
     }
 

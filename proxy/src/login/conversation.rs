@@ -148,15 +148,6 @@ impl ClientLogin {
     }
 
     fn begin(&mut self, startup: Box<StartupMessage>, rules: &Rules, clients: u64) -> Step {
-        if startup.replication != Replication::None {
-            let refusal = Refusal::new(
-                LoginOutcome::Unsupported,
-                SqlState::FEATURE_NOT_SUPPORTED,
-                "replication connections are not supported",
-            )
-            .with_hint("Connect to the node itself for replication.");
-            return refuse(Some(&startup), refusal);
-        }
         // An operator gets in when there are too many of the others; consoles have a bound of their own.
         let is_full = rules.config.limits.max_clients.is_some_and(|max| clients >= u64::from(max));
         if is_full && !is_console(&startup.database) {
@@ -208,6 +199,9 @@ impl ClientLogin {
     fn admit(&mut self, startup: &StartupMessage, before: &[u8], rules: &Rules) -> Step {
         let before = Bytes::from([before, &authentication_ok()].concat());
         if is_console(&startup.database) {
+            if startup.replication != Replication::None {
+                return refuse(Some(startup), Refusal::replication());
+            }
             let early = self.input.split().freeze();
             let key = (self.chance.process_id, self.secret(startup));
             return match console::admit(&rules.config.admin, startup, &before, early, &key) {
@@ -231,6 +225,7 @@ impl ClientLogin {
             database: startup.database.as_str().into(),
             address: self.address,
             settings: admission.settings,
+            replication: startup.replication,
             startup_region: admission.startup_region,
         };
         let login = Login { identity, told: Arc::new(told), before, secret: self.secret(startup) };

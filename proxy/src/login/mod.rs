@@ -18,6 +18,7 @@ mod backoff;
 mod cancel;
 mod choice;
 mod client;
+mod connect;
 mod console;
 mod conversation;
 mod greeting;
@@ -28,6 +29,7 @@ mod node;
 mod probe;
 mod random;
 mod refusal;
+mod resolver;
 mod scram;
 mod socket;
 #[cfg(test)]
@@ -54,6 +56,7 @@ use authentication::Authenticator;
 use backend_login::KeyCache;
 use choice::Candidate;
 use intern::Interner;
+use resolver::Resolver;
 
 /// What logins go by: one configuration and all that follows from it. A reload makes a new one.
 pub struct Rules {
@@ -98,6 +101,11 @@ impl Rules {
         nodes().next().is_some()
     }
 
+    /// Something is new about a node: another one of its region may have stood in for it.
+    fn has_news_of(&self, node: &Node) {
+        self.nodes.iter().filter(|other| other.region == node.region).for_each(|other| other.leave_makeshift_routes());
+    }
+
     /// What a server would report to a session that starts in `start`, and the user it was reported to: from a node of the grant,
     /// best of that region, or the configured values.
     fn reported(&self, grant: &Grant, start: &SessionRegion) -> (Arc<Parameters>, Option<&str>) {
@@ -125,6 +133,7 @@ pub struct Desk {
     pub audit: AuditLog,
     interner: RefCell<Interner>,
     keys: RefCell<KeyCache>,
+    resolver: Rc<Resolver>,
     /// Connections whose login is not over.
     in_progress: Rc<Cell<usize>>,
     /// Those of them that have passed the check of `max_clients`.
@@ -147,6 +156,7 @@ impl Desk {
             audit,
             interner: RefCell::default(),
             keys: RefCell::default(),
+            resolver: Rc::default(),
             in_progress: Rc::default(),
             authenticating: Rc::default(),
             admitted: Cell::new(0),

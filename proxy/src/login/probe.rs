@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::backend::{chance, connect, is_absence};
+use super::backend::{Startup, chance};
 use super::backoff::Backoff;
-use super::node::{Node, state_of};
+use super::node::{Node, Success, state_of};
 use super::{Desk, Rules};
 use crate::pool::{OpenError, Parameters};
+use crate::wire::startup::Replication;
 
 /// How often it is looked whether a probe is due.
 const TURN: Duration = Duration::from_millis(250);
@@ -36,15 +37,22 @@ impl Desk {
         let found = self.look_at(&rules, &node).await;
         let now = Instant::now();
         match found {
-            Ok(None) => node.succeeded(false),
+            Ok(None) => {
+                if node.succeeded(Success::Connect) {
+                    rules.has_news_of(&node);
+                }
+            }
             Ok(Some(parameters)) => {
-                node.succeeded(true);
-                node.see(now, state_of(&parameters, &[]), true);
+                let (is_back, has_changed) =
+                    (node.succeeded(Success::ProbersLogin), node.see(now, state_of(&parameters, &[]), true));
+                if is_back || has_changed {
+                    rules.has_news_of(&node);
+                }
                 node.state.borrow_mut().parameters = Some(parameters);
             }
             // What it reported is still the best guess for when it is back. A login that is only wrong for the prober keeps nobody else
             // from trying.
-            Err(error) => node.failed(is_absence(&error).then_some(attempt), &error, now, chance()),
+            Err(error) => node.failed(error.is_absence().then_some(attempt), &error, now, chance()),
         }
         node.end_probe(now, rules.config.pools.probe_interval);
     }
@@ -53,10 +61,11 @@ impl Desk {
     async fn look_at(&self, rules: &Rules, node: &Node) -> Result<Option<Arc<Parameters>>, OpenError> {
         let deadline = Instant::now() + rules.config.pools.connect_timeout;
         let (Some(user), Some(_), Some(database)) = (&node.config.user, &node.config.password, &node.config.database) else {
-            return connect(node, deadline).await.map(|_| None);
+            return self.connect(rules, node, deadline).await.map(|_| None);
         };
         let settings = [("application_name".into(), "domicile".into())];
-        let (_, facts) = self.log_in_to(rules, node, user, database, &settings, deadline).await?;
+        let startup = Startup { user, database, replication: Replication::None, settings: &settings };
+        let (_, facts, _) = self.log_in_to(rules, node, &startup, deadline).await?;
         Ok(Some(self.interner.borrow_mut().share(facts.parameters.into())))
     }
 }

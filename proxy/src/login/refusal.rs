@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::observe::LoginOutcome;
+use crate::session::REPLICATION_HINT;
 use crate::wire::{Report, Severity, SqlState, encode_error};
 
 /// A FATAL error that ends a login.
@@ -41,6 +42,12 @@ impl Refusal {
     /// There are too many clients, or too many that are just logging in.
     pub(super) fn too_many() -> Self {
         Self::new(LoginOutcome::TooMany, SqlState::TOO_MANY_CONNECTIONS, "sorry, too many clients already")
+    }
+
+    /// No bind rule lets this login replicate.
+    pub(super) fn replication() -> Self {
+        let message = "replication connections are not permitted for this login";
+        Self::new(LoginOutcome::Unsupported, SqlState::FEATURE_NOT_SUPPORTED, message).with_hint(REPLICATION_HINT)
     }
 
     pub(super) fn with_detail(self, detail: &'static str) -> Self {

@@ -79,3 +79,12 @@ pub(super) fn tune(socket: &OwnedFd) -> io::Result<()> {
         TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL).with_retries(KEEPALIVE_RETRIES);
     socket.set_tcp_keepalive(&keepalive)
 }
+
+/// What is sent and not acknowledged for so long ends the connection (TCP_USER_TIMEOUT, RFC 5482); zero leaves it to the kernel, which
+/// goes on for some fifteen minutes.
+pub(super) fn tune_backend(socket: &OwnedFd, user_timeout: Duration) -> io::Result<()> {
+    match user_timeout {
+        Duration::ZERO => Ok(()),
+        timeout => SockRef::from(socket).set_tcp_user_timeout(Some(timeout)),
+    }
+}

@@ -37,6 +37,10 @@ pub struct NodeSample {
     pub region: String,
     /// Whether it could be used.
     pub up: bool,
+    /// Whether it is a standby, if that is known.
+    pub standby: Option<bool>,
+    /// The kind of error of the last try, if it failed.
+    pub error: Option<&'static str>,
 }
 
 #[derive(Debug)]
@@ -93,7 +97,11 @@ impl Snapshot {
                 ],
             },
         ];
-        let node_up = |node: NodeSample| (vec![("node", node.name), ("region", node.region)], u64::from(node.up));
+        let nodes: Vec<NodeSample> = nodes.into_iter().collect();
+        let of = |node: &NodeSample| vec![("node", node.name.clone()), ("region", node.region.clone())];
+        let more = |node: &NodeSample, name, value: &str| ([of(node), labelled(name, value)].concat(), 1);
+        let role = |node: &NodeSample| Some(more(node, "role", if node.standby? { "standby" } else { "primary" }));
+        let error = |node: &NodeSample| Some(more(node, "error", node.error?));
         let gauges = vec![
             single("sessions", "Sessions there are", sum(|counters| &counters.sessions)),
             single("sessions_waiting", "Sessions that wait for a backend", sum(|counters| &counters.sessions_waiting)),
@@ -108,8 +116,18 @@ impl Snapshot {
             },
             Family {
                 name: "node_up",
-                help: "Whether the last probe of a node succeeded",
-                rows: nodes.into_iter().map(node_up).collect(),
+                help: "Whether a node could be used when it was last tried",
+                rows: nodes.iter().map(|node| (of(node), u64::from(node.up))).collect(),
+            },
+            Family {
+                name: "node_role",
+                help: "What the server of a node has said it is: primary or standby",
+                rows: nodes.iter().filter_map(role).collect(),
+            },
+            Family {
+                name: "node_error",
+                help: "Why a node that is down could not be used",
+                rows: nodes.iter().filter_map(error).collect(),
             },
             single("policy_generation", "Residency policies since the start; a reload adds one", policy.generation()),
         ];
@@ -188,21 +206,41 @@ mod tests {
         counters.sessions.set(2);
         let logins = LoginCounters::default();
         logins.count(LoginOutcome::Admitted);
-        let node = NodeSample { name: "pg-eu-west".to_owned(), region: "eu-west".to_owned(), up: true };
+        let node = NodeSample {
+            name: "pg-eu-west".to_owned(),
+            region: "eu-west".to_owned(),
+            up: true,
+            standby: Some(false),
+            error: None,
+        };
+        let down = NodeSample {
+            name: "pg-us-east".to_owned(),
+            region: "us-east".to_owned(),
+            up: false,
+            standby: None,
+            error: Some("refused"),
+        };
         let workers = [counters.clone(), counters];
-        let text = Snapshot::take(&workers, &crate::observe::any_policy(), &logins, [node]).encode().unwrap();
+        let text = Snapshot::take(&workers, &crate::observe::any_policy(), &logins, [node, down]).encode().unwrap();
         let shown: Vec<&str> = text
             .lines()
-            .filter(|line| ["sessions ", "admitted", "node_up", "EOF"].iter().any(|word| line.contains(word)))
+            .filter(|line| ["sessions ", "admitted", "node_", "EOF"].iter().any(|word| line.contains(word)))
             .collect();
         expect![[r#"
             domicile_logins_total{outcome="admitted"} 1
             # HELP domicile_sessions Sessions there are
             # TYPE domicile_sessions gauge
             domicile_sessions 4
-            # HELP domicile_node_up Whether the last probe of a node succeeded
+            # HELP domicile_node_up Whether a node could be used when it was last tried
             # TYPE domicile_node_up gauge
             domicile_node_up{node="pg-eu-west",region="eu-west"} 1
+            domicile_node_up{node="pg-us-east",region="us-east"} 0
+            # HELP domicile_node_role What the server of a node has said it is: primary or standby
+            # TYPE domicile_node_role gauge
+            domicile_node_role{node="pg-eu-west",region="eu-west",role="primary"} 1
+            # HELP domicile_node_error Why a node that is down could not be used
+            # TYPE domicile_node_error gauge
+            domicile_node_error{node="pg-us-east",region="us-east",error="refused"} 1
             # EOF"#]]
         .assert_eq(&shown.join("\n"));
     }

@@ -117,14 +117,15 @@ fn compile_rules(source: &Source, regions: &Regions) -> Result<(Rules, ClassesBu
     let mut classes = ClassesBuilder::new(regions.names.len());
     let too_many = |place: &str| CompileError::TooManyRules { place: place.to_owned() };
 
-    let target = TargetSessionAttrs::default();
+    // Whoever may replicate is named by a bind rule.
+    let (target, replication) = (TargetSessionAttrs::default(), false);
     let unbound = match &source.unbound {
         Unbound::Block => None,
-        Unbound::Client => Some(Gives { class: Class::ANY, start: None, target }),
+        Unbound::Client => Some(Gives { class: Class::ANY, start: None, target, replication }),
         Unbound::Region(name) => {
             let region = regions.declared(UNBOUND_NAME, name)?;
             let class = classes.class(&[region]).ok_or_else(|| too_many(UNBOUND_NAME))?;
-            Some(Gives { class, start: Some(region), target })
+            Some(Gives { class, start: Some(region), target, replication })
         }
     };
 
@@ -139,7 +140,8 @@ fn compile_rules(source: &Source, regions: &Regions) -> Result<(Rules, ClassesBu
             return Err(CompileError::NoRegions { place: bind.label.clone() });
         };
         let class = classes.class(&granted).ok_or_else(|| too_many(&bind.label))?;
-        rules.push(bind, Gives { class, start: Some(start), target: bind.target }).ok_or_else(|| too_many(&bind.label))?;
+        let gives = Gives { class, start: Some(start), target: bind.target, replication: bind.replication };
+        rules.push(bind, gives).ok_or_else(|| too_many(&bind.label))?;
     }
     Ok((rules.finish(), classes))
 }

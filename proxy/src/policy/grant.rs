@@ -40,6 +40,7 @@ pub struct Grant {
     rule: RuleId,
     start: Option<RegionId>,
     target: TargetSessionAttrs,
+    replication: bool,
 }
 
 impl Grant {
@@ -61,6 +62,11 @@ impl Grant {
     /// Which servers of a region serve it.
     pub fn target(&self) -> TargetSessionAttrs {
         self.target
+    }
+
+    /// Whether it may be for replication.
+    pub fn may_replicate(&self) -> bool {
+        self.replication
     }
 
     pub(super) fn class(&self) -> Class {
@@ -89,7 +95,9 @@ impl Policy {
     pub fn grant(&self, subject: &Subject<'_>) -> Result<Grant, Denial> {
         let rule = self.rules.first_match(subject);
         match self.rules.gives(rule) {
-            Some(Gives { class, start, target }) => Ok(Grant { generation: self.generation, class, rule, start, target }),
+            Some(Gives { class, start, target, replication }) => {
+                Ok(Grant { generation: self.generation, class, rule, start, target, replication })
+            }
             None => Err(Denial::unbound(rule, subject.user, subject.database)),
         }
     }
@@ -130,6 +138,7 @@ pub(super) struct Gives {
     pub(super) class: Class,
     pub(super) start: Option<RegionId>,
     pub(super) target: TargetSessionAttrs,
+    pub(super) replication: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]

@@ -52,6 +52,8 @@ pub struct BindSource {
     pub regions: Vec<String>,
     /// Which servers of those regions serve the login.
     pub target: TargetSessionAttrs,
+    /// Whether the login may be for replication.
+    pub replication: bool,
     /// The rule's name in logs, audit and errors: `residency.bind[0]`.
     pub label: String,
 }

@@ -33,6 +33,7 @@ fn bind(index: usize, user: Option<&str>, regions: &[&str]) -> BindSource {
         from: None,
         regions: regions.iter().map(|region| (*region).to_owned()).collect(),
         target: TargetSessionAttrs::default(),
+        replication: false,
         label: format!("residency.bind[{index}]"),
     }
 }

@@ -1,6 +1,5 @@
 //! One backend connection as the pool sees it.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -8,6 +7,7 @@ use super::key::{BackendInfo, NodeIdentity, Parameters, PoolKey, SessionKey};
 use super::owed::OwedReplies;
 use super::pools::PoolIndex;
 use super::prepared::PreparedStatements;
+use super::route::Route;
 use super::tally::Tally;
 use super::withheld::{CancelTarget, Cancelling};
 use crate::region::RegionId;
@@ -38,8 +38,11 @@ pub struct Backend {
     /// Given back, but not everything that was sent to it has left yet.
     pub(super) release_when_flushed: bool,
     node: Arc<NodeIdentity>,
+    route: Arc<Route>,
     /// Its node is configured otherwise by now: closed when it is given back.
     pub(super) retired: bool,
+    /// Its server has changed its role.
+    has_changed_role: bool,
     /// An operator wants it closed when it is given back.
     pub(super) recalled: bool,
     /// What it has done.
@@ -48,7 +51,6 @@ pub struct Backend {
     pub(super) asked_at: Instant,
     /// When its transaction began.
     pub(super) xact_at: Instant,
-    peer: Option<SocketAddr>,
     process_id: u32,
     secret: CancelSecret,
     /// A cancel request is on its way to it.
@@ -67,7 +69,7 @@ pub struct Backend {
     pub unsynced: bool,
     /// A session has left something behind that the next one must not see.
     pub dirty: bool,
-    /// What was left behind cannot be reset: it is closed when it is given back.
+    /// It is closed when it is given back: what was left behind cannot be reset, or it is for replication.
     pub spoiled: bool,
     /// What the server reported at login: what RESET ALL goes back to.
     pub initial: Arc<Parameters>,
@@ -94,12 +96,13 @@ impl Backend {
             idle_since: now,
             release_when_flushed: false,
             node: info.node,
+            route: info.route,
             retired: false,
+            has_changed_role: false,
             recalled: false,
             tally: Tally::default(),
             asked_at: now,
             xact_at: now,
-            peer: info.peer,
             process_id: info.process_id,
             secret: info.secret,
             cancelling: None,
@@ -131,6 +134,20 @@ impl Backend {
         self.retired
     }
 
+    /// Whether it is to be closed when it is given back: its node is configured otherwise or found elsewhere by now, or an operator
+    /// wants it.
+    pub(super) fn is_unwanted(&self) -> bool {
+        self.retired || self.recalled || self.has_changed_role || self.route.is_left()
+    }
+
+    /// The server reports a setting. One that is a standby no more, or again, is not what its pool was opened for: it is closed when it
+    /// is given back.
+    pub fn is_told(&mut self, name: &str, value: &str) {
+        if name == "in_hot_standby" && self.parameters.get(name).is_some_and(|known| known != value) {
+            self.has_changed_role = true;
+        }
+    }
+
     /// The server's process.
     pub fn process_id(&self) -> u32 {
         self.process_id
@@ -155,14 +172,19 @@ impl Backend {
     /// Where a cancel request for it goes, if its server has given it a key.
     pub(super) fn cancel_target(&self) -> Option<CancelTarget> {
         let (node, secret) = (self.node.clone(), self.secret.clone());
-        (!secret.bytes().is_empty()).then_some(CancelTarget { node, peer: self.peer, process_id: self.process_id, secret })
+        (!secret.bytes().is_empty()).then_some(CancelTarget {
+            node,
+            peer: self.route.address(),
+            process_id: self.process_id,
+            secret,
+        })
     }
 
     pub(super) fn info(&self) -> BackendInfo {
         BackendInfo {
             node: self.node.clone(),
+            route: self.route.clone(),
             parameters: self.parameters.clone(),
-            peer: self.peer,
             process_id: self.process_id,
             secret: self.secret.clone(),
         }

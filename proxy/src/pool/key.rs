@@ -1,12 +1,13 @@
 //! The names of things in a pool: keys of sessions and backends, what a pool is known by, what opening a backend needs and gives.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::route::Route;
 use crate::region::RegionId;
 use crate::target::TargetSessionAttrs;
+use crate::wire::startup::Replication;
 use crate::wire::{CancelSecret, SqlState};
 
 /// Names one session of one worker. The generation tells a session from a former one in the same slot.
@@ -43,6 +44,8 @@ pub struct PoolKey {
     pub settings: StartupSettings,
     /// Which servers of the region its backends are on.
     pub target: TargetSessionAttrs,
+    /// What its backends are opened for. Those for replication serve one session each.
+    pub replication: Replication,
 }
 
 /// Asks for one new backend of a pool.
@@ -97,10 +100,10 @@ pub struct NodeIdentity {
 pub struct BackendInfo {
     /// The node it is on; its region is asserted against the pool's.
     pub node: Arc<NodeIdentity>,
+    /// The way it was opened by.
+    pub route: Arc<Route>,
     /// What it reported during login.
     pub parameters: Arc<Parameters>,
-    /// The address that it is connected to; `None` for a Unix socket.
-    pub peer: Option<SocketAddr>,
     /// Process ID of its BackendKeyData.
     pub process_id: u32,
     /// Secret key of its BackendKeyData; up to 256 bytes in protocol 3.2.
@@ -150,6 +153,32 @@ pub enum OpenError {
         /// What was wrong, for the log and the client.
         text: String,
     },
+}
+
+impl OpenError {
+    /// Whether it says that the node is not there, or not yet, or not any more; so that another one may serve, this one is left alone for
+    /// a while, and nobody need wait for it.
+    pub fn is_absence(&self) -> bool {
+        match self {
+            Self::Refused { .. } | Self::TimedOut { .. } | Self::Unreachable { .. } => true,
+            // 57P01 to 57P03: it shuts down, has crashed, or starts up.
+            Self::LoginFailed { sqlstate, .. } => sqlstate.is_some_and(|state| state.as_str().starts_with("57P0")),
+            Self::NoNode | Self::NoneFits { .. } | Self::Protocol { .. } => false,
+        }
+    }
+
+    /// What kind of error it is, in a word for a metric's label.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::NoNode => "no_node",
+            Self::NoneFits { .. } => "none_fits",
+            Self::Refused { .. } => "refused",
+            Self::TimedOut { .. } => "timed_out",
+            Self::Unreachable { .. } => "unreachable",
+            Self::LoginFailed { .. } => "login_failed",
+            Self::Protocol { .. } => "protocol",
+        }
+    }
 }
 
 /// A decision that permits the use of a region's pool. Only the policy makes values of the implementing type, and a checkout

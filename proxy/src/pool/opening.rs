@@ -1,13 +1,16 @@
 //! New connections: asked for as waiters need them, admitted when they are there, given up when they are not to be had.
 
-use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::backend::Backend;
 use super::key::{BackendInfo, BackendKey, OpenError, OpenTicket};
 use super::order::{Order, WaitFailure};
-use super::pools::{PoolIndex, Pools, Slot, Standing};
+use super::pools::{PoolIndex, Pools, Slot, Standing, Waiter};
+use crate::wire::startup::Replication;
+
+/// While others are alive, a connection that could not be opened is tried again after this.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 impl Pools {
     /// A connection was opened. `None`: nobody wants it any more; its quota is given back and the caller closes it.
@@ -37,7 +40,9 @@ impl Pools {
             Slot::Taken(backend) => backend.generation,
         };
         let key = BackendKey { index: slot, generation };
-        self.backends[slot as usize] = Slot::Taken(Box::new(Backend::new(generation, index, info, opened_at, now)));
+        let mut backend = Box::new(Backend::new(generation, index, info, opened_at, now));
+        backend.spoiled = self.pool(index).is_some_and(|pool| pool.key.replication != Replication::None);
+        self.backends[slot as usize] = Slot::Taken(backend);
         if let Some(pool) = self.pool(index) {
             pool.open += 1;
         }
@@ -47,7 +52,8 @@ impl Pools {
     }
 
     /// A connection could not be opened. With no other backend alive everybody who waits for this pool gets the error; else they go
-    /// on waiting for the others, and nothing new is tried for a second.
+    /// on waiting for the others, and nothing new is tried for a second. If the node is not there, those others are not worth much:
+    /// they are waited for no longer than until the next failure.
     pub fn open_failed(&mut self, ticket: OpenTicket, error: OpenError, now: Instant) {
         let Some(index) = self.tickets.remove(&ticket) else { return };
         if let Some(pool) = self.pool(index) {
@@ -55,15 +61,20 @@ impl Pools {
         }
         self.gave_back_quota(index);
         let Some(pool) = self.pool(index) else { return };
-        if pool.open == 0 && pool.opening == 0 {
+        let given_up = if pool.open == 0 && pool.opening == 0 {
             // Whoever comes next asks anew: it is known outside how long the node is left alone, and the answer comes at once.
             pool.retry_at = None;
-            let waiting = mem::take(&mut pool.waiting);
-            let error = Arc::new(error);
-            self.orders.extend(waiting.into_iter().map(|w| Order::Fail(w.session, WaitFailure::Open(error.clone()))));
+            pool.waiting.len()
         } else {
-            pool.retry_at = Some(now + Duration::from_secs(1));
-        }
+            pool.retry_at = Some(now + RETRY_AFTER);
+            // They stand in order of arrival. For some of them a connection is still on its way.
+            let patient = pool.waiting.iter().take_while(|waiter| waiter.since + RETRY_AFTER <= now).count();
+            let without = pool.waiting.len().saturating_sub(pool.opening as usize);
+            if error.is_absence() { patient.min(without) } else { 0 }
+        };
+        let given_up: Vec<Waiter> = pool.waiting.drain(..given_up).collect();
+        let error = Arc::new(error);
+        self.orders.extend(given_up.into_iter().map(|waiter| Order::Fail(waiter.session, WaitFailure::Open(error.clone()))));
         self.note_hunger(index);
         self.forget_if_unused(index);
     }

@@ -16,7 +16,7 @@ use crate::wire::tag::backend as tag;
 /// What was asked of the backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Query: anything up to ReadyForQuery.
+    /// Query: anything up to ReadyForQuery, with data in both directions where it begins a replication stream.
     Query,
     /// FunctionCall: FunctionCallResponse or an error, then ReadyForQuery.
     FunctionCall,
@@ -121,6 +121,8 @@ pub struct OwedReplies {
     skipping: bool,
     /// A COPY FROM STDIN is open whose end has not been sent yet: the backend ignores Sync and Flush.
     copying_in: bool,
+    /// A replication stream is open: data goes in both directions.
+    streaming: bool,
 }
 
 impl OwedReplies {
@@ -142,6 +144,11 @@ impl OwedReplies {
     /// Whether the backend is reading COPY data.
     pub fn is_copying_in(&self) -> bool {
         self.copying_in
+    }
+
+    /// Whether a replication stream is open, which ends when one of the two sides wants it to.
+    pub fn is_streaming(&self) -> bool {
+        self.streaming
     }
 
     /// The reply that comes next.
@@ -194,6 +201,8 @@ impl OwedReplies {
             (Kind::Query | Kind::FunctionCall | Kind::Sync, tag::READY_FOR_QUERY) => Progress::Ends,
             (Kind::Query, tag::COMMAND_COMPLETE | tag::EMPTY_QUERY_RESPONSE) => Progress::Completes,
             (Kind::Query, tag::ROW_DESCRIPTION | tag::DATA_ROW | tag::NO_DATA | tag::ERROR_RESPONSE) => Progress::Within,
+            // Of a walsender; what it is sent meanwhile is COPY data and marks nothing but its end.
+            (Kind::Query, tag::COPY_BOTH_RESPONSE) => Progress::Within,
             (Kind::Query | Kind::Execute, tag::COPY_IN_RESPONSE | tag::COPY_OUT_RESPONSE | tag::COPY_DATA | tag::COPY_DONE) => {
                 Progress::Within
             }
@@ -238,6 +247,11 @@ impl OwedReplies {
         dropped
     }
 
+    /// The backend has begun a replication stream.
+    pub fn stream_begins(&mut self) {
+        self.streaming = true;
+    }
+
     /// The reply at the front failed: drops it and what the backend will skip, up to the next Sync. Returns the replies that will
     /// not come, the failed one first.
     pub fn fail(&mut self) -> Vec<Reply> {
@@ -247,9 +261,10 @@ impl OwedReplies {
         self.queue.drain(..end.unwrap_or(self.queue.len())).collect()
     }
 
-    /// A COPY inside a Query is over, well or not.
+    /// A COPY or a stream inside a Query is over, well or not.
     pub fn copy_ended(&mut self) {
         self.copying_in = false;
+        self.streaming = false;
     }
 
     /// The queue's memory is given back when it is large and empty.

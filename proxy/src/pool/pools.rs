@@ -319,7 +319,7 @@ impl Pools {
         let share = self.share();
         let Some(backend) = self.get(key) else { return };
         let index = backend.pool;
-        let unwanted = backend.retired || backend.recalled;
+        let unwanted = backend.is_unwanted();
         let too_old = !lifetime.is_zero() && now.saturating_duration_since(backend.opened_at) >= lifetime;
         backend.idle_since = now;
         backend.owed.shrink();
@@ -416,8 +416,9 @@ impl Pools {
             let idle = pool.idle.clone();
             self.orders.extend(late.into_iter().map(|waiter| Order::Fail(waiter.session, WaitFailure::TimedOut)));
             for key in idle {
-                let idle_for = self.get(key).map(|backend| now.saturating_duration_since(backend.idle_since));
-                if !idle_timeout.is_zero() && idle_for.is_some_and(|idle_for| idle_for >= idle_timeout) {
+                let Some(backend) = self.get(key) else { continue };
+                let idle_for = now.saturating_duration_since(backend.idle_since);
+                if backend.is_unwanted() || !idle_timeout.is_zero() && idle_for >= idle_timeout {
                     self.close(key, Farewell::Terminate);
                 }
             }

@@ -10,6 +10,7 @@ use super::pools::{PoolIndex, Pools, Slot};
 use super::quota::WORKERS_MAX;
 use super::tally::Tally;
 use crate::region::RegionId;
+use crate::wire::startup::Replication;
 
 /// One worker's part of a pool. Pools that differ only in their startup settings are told apart here too.
 #[derive(Clone, Debug)]
@@ -57,6 +58,8 @@ pub struct BackendReport {
     pub database: Arc<str>,
     /// Its user, as clients name it.
     pub user: Arc<str>,
+    /// What it was opened for.
+    pub replication: Replication,
     /// Where it is.
     pub state: State,
     /// When it was opened.
@@ -147,10 +150,11 @@ impl Pools {
                 node: backend.node().name.clone(),
                 database: pool.key.database.clone(),
                 user: pool.key.user.clone(),
+                replication: pool.key.replication,
                 state: backend.state,
                 opened_at: backend.opened_at,
                 asked_at: backend.asked_at,
-                close_needed: backend.retired || backend.recalled,
+                close_needed: backend.is_unwanted(),
                 process_id: backend.process_id(),
                 prepared_statements: backend.prepared.len(),
             })

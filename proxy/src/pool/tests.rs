@@ -49,6 +49,7 @@ fn key(of: RegionId) -> PoolKey {
         user: "app".into(),
         settings: Arc::new([]),
         target: TargetSessionAttrs::default(),
+        replication: Default::default(),
     }
 }
 
@@ -66,8 +67,8 @@ fn nodes() -> Arc<[Arc<NodeIdentity>]> {
 fn info(of: RegionId) -> BackendInfo {
     BackendInfo {
         node: nodes()[of.index()].clone(),
+        route: Arc::default(),
         parameters: Arc::default(),
-        peer: None,
         process_id: 1,
         secret: (&b"key!"[..]).into(),
     }
@@ -250,6 +251,31 @@ fn idle_backends_and_old_ones_are_closed() {
 }
 
 #[test]
+fn backends_that_were_opened_by_a_way_that_is_left_are_closed_as_they_are_given_back() {
+    let mut world = World::alone(PoolMode::Transaction, 2);
+    let pool = world.enter();
+    for who in [1, 2] {
+        world.checkout(pool, who);
+    }
+    let mut routes = Vec::new();
+    for order in world.pools.take_orders() {
+        let Order::Open(ticket, _) = order else { panic!("nothing else is wanted") };
+        let info = info(region(0));
+        routes.push(info.route.clone());
+        world.pools.opened(ticket, info, world.now);
+    }
+    assert_eq!(world.orders(), ["bind 1 to 0", "bind 2 to 1"]);
+    world.pools.release(backend(0), world.now);
+    routes[0].leave();
+    routes[1].leave();
+    assert!(world.orders().is_empty(), "the one in use stays");
+    world.pools.tick(world.now);
+    assert_eq!(world.orders(), ["close 0 Terminate"]);
+    world.pools.release(backend(1), world.now);
+    assert_eq!(world.orders(), ["close 1 Terminate"]);
+}
+
+#[test]
 fn a_server_that_cannot_be_reached_fails_those_who_wait_unless_others_serve() {
     let refuse = |world: &mut World| {
         let Some(Order::Open(ticket, _)) = world.pools.take_orders().pop() else { panic!("nothing to open") };
@@ -260,6 +286,15 @@ fn a_server_that_cannot_be_reached_fails_those_who_wait_unless_others_serve() {
     world.checkout(pool, 1);
     refuse(&mut world);
     assert_eq!(world.orders(), ["1 cannot be served"]);
+    // Two at once: the second failure ends the wait, and whoever comes next asks at once.
+    world.checkout(pool, 1);
+    world.checkout(pool, 2);
+    let Some(Order::Open(ticket, _)) = world.pools.take_orders().into_iter().next_back() else { panic!("nothing to open") };
+    world.pools.open_failed(ticket, OpenError::Refused { node: "n".into() }, world.now);
+    assert!(world.orders().is_empty());
+    let first = OpenTicket(ticket.0 - 1);
+    world.pools.open_failed(first, OpenError::Refused { node: "n".into() }, world.now);
+    assert_eq!(world.orders(), ["1 cannot be served", "2 cannot be served"]);
     world.checkout(pool, 1);
     assert_eq!(world.orders(), ["open", "bind 1 to 0"]);
     world.checkout(pool, 2);
@@ -267,6 +302,13 @@ fn a_server_that_cannot_be_reached_fails_those_who_wait_unless_others_serve() {
     assert!(world.orders().is_empty(), "2 goes on waiting for the backend of 1");
     world.pools.release(backend(0), world.now);
     assert_eq!(world.orders(), ["bind 2 to 0"]);
+    // But not for long: the backend may be on the server that is gone.
+    world.checkout(pool, 3);
+    assert!(world.orders().is_empty(), "it is too early for another try");
+    world.now += Duration::from_secs(1);
+    world.checkout(pool, 4);
+    refuse(&mut world);
+    assert_eq!(world.orders(), ["3 cannot be served"], "4 has only just come");
 }
 
 #[test]

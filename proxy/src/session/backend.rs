@@ -98,6 +98,12 @@ impl Core {
                     (tag, &bytes[..], Err(bytes.clone()))
                 }
             };
+            if message == tag::COPY_DATA
+                && let Some((session, refusal)) = self.common.withdrawn(&mut self.sessions, key, out)
+            {
+                self.common.pools.close(key, Farewell::Abrupt);
+                return self.session_lost_backend(State::Bound(session), false, &refusal, out);
+            }
             let body = payload.get(5..).unwrap_or_default();
             let Ok((route, event)) = self.common.reply(&mut self.sessions, key, message, body, out) else {
                 return self.backend_broke_protocol(key, out);
@@ -234,6 +240,9 @@ impl Common {
                         found.unsynced = true;
                     }
                 }
+                if message == tag::COPY_BOTH_RESPONSE {
+                    found.owed.stream_begins();
+                }
                 if message == tag::ERROR_RESPONSE {
                     session.told_fatal |= ends_connection(body);
                     found.owed.copy_ended();
@@ -325,6 +334,7 @@ impl Common {
             if sql::refused_setting(name, value).is_some() {
                 return Err(Broken);
             }
+            found.is_told(name, value);
             found.parameters = with(&found.parameters, name, value);
             if *found.parameters == *found.initial {
                 // One object for what is the same, so that the next session sees it at a glance.
@@ -400,6 +410,10 @@ impl Common {
         }
         if let Some(found) = self.pools.get(key) {
             found.has_answered(self.now);
+        }
+        if matches!(rule, Rule::Swallow) {
+            // The end of something that the client's transaction knows nothing of.
+            return self.pause_between(session);
         }
         session.retried = false;
         session.committing &= !session.is_quiet();

@@ -18,6 +18,7 @@ use crate::policy::Grant;
 use crate::pool::{BackendKey, Parameters, PoolIndex, PoolMode, SessionKey};
 use crate::region::RegionId;
 use crate::target::TargetSessionAttrs;
+use crate::wire::startup::Replication;
 use crate::wire::{CancelSecret, Splitter, TransactionStatus};
 
 /// Why a session does not look at its client's bytes.
@@ -137,6 +138,8 @@ pub(super) struct Session {
     pub(super) statements: Option<Box<SessionStatements>>,
     /// Steps with them that may still fail, oldest first.
     pub(super) notes: VecDeque<Note>,
+    /// There is no unnamed statement, whatever a backend may have that has not seen the client's last Query.
+    pub(super) unnamed_ended: bool,
     /// For reports.
     pub(super) watch: Watch,
 }
@@ -156,6 +159,8 @@ pub(super) struct Local {
 
 impl Session {
     pub(super) fn new(key: SessionKey, login: Login, mode: PoolMode) -> Self {
+        // What a walsender has been told cannot be given to anyone else.
+        let mode = if login.identity.replication == Replication::None { mode } else { PoolMode::Session };
         Self {
             key,
             mode,
@@ -196,7 +201,18 @@ impl Session {
             local: None,
             statements: None,
             notes: VecDeque::new(),
+            unnamed_ended: false,
             watch: Watch::default(),
+        }
+    }
+
+    /// The unnamed statement is no more.
+    pub(super) fn deallocate_unnamed(&mut self) {
+        if let Some(local) = &mut self.local {
+            local.statements.remove(&b""[..]);
+        }
+        if let Some(statements) = &mut self.statements {
+            statements.drop_unnamed();
         }
     }
 

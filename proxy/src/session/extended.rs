@@ -12,21 +12,33 @@ use super::{Common, Refusal};
 use crate::limits::{LOCAL_STATEMENT_BYTES_MAX, LOCAL_STATEMENTS_MAX};
 use crate::pool::{Kind, Rule};
 use crate::sql::{self, Reading};
-use crate::wire::frontend::Target;
+use crate::wire::frontend::{ParseFields, Target};
 use crate::wire::{SqlState, TransactionStatus, backend, frontend, tag};
 
 impl Common {
     /// Parse.
     pub(super) fn parse(&mut self, session: &mut Session, body: &[u8], out: &mut Outputs) -> Verdict {
         let Ok(fields) = frontend::parse_fields(body) else { return self.malformed(session, out) };
+        let verdict = self.parse_as(session, &fields, body, out);
+        session.unnamed_ended &= !fields.name.is_empty();
+        if fields.name.is_empty() && session.unit.skip {
+            // A Parse that fails has ended the unnamed statement before it all the same.
+            session.deallocate_unnamed();
+        }
+        verdict
+    }
+
+    fn parse_as(&mut self, session: &mut Session, fields: &ParseFields<'_>, body: &[u8], out: &mut Outputs) -> Verdict {
         if !fields.name.is_empty() && session.names_are_unsettled() {
             return self.hold_until_quiet(session, out);
         }
-        if !fields.name.is_empty() && session.has_statement(fields.name) {
+        // A failed transaction takes no statement, and says that first.
+        let is_failed = session.status == TransactionStatus::Failed;
+        if !fields.name.is_empty() && !is_failed && session.has_statement(fields.name) {
             return self.fail_unit(session, &Refusal::duplicate_statement(fields.name), out);
         }
         let mut leaves = None;
-        match self.sql.read(fields.text) {
+        match self.read(session, fields.text) {
             Reading::Plain => {}
             Reading::Refused(refused) => {
                 let refusal = Refusal { position: refused.position, ..Refusal::new(refused.sqlstate, refused.message) };
@@ -59,7 +71,7 @@ impl Common {
         }
         if session.maps_statements() {
             let definition = body.get(fields.name.len() + 1..).unwrap_or_default();
-            return self.prepare(session, &fields, definition, leaves, out);
+            return self.prepare(session, fields, definition, leaves, out);
         }
         let verdict = self.pass(session, Kind::Parse, "Parse", out);
         if matches!(verdict, Verdict::Forward) {
@@ -106,6 +118,9 @@ impl Common {
         let Some(statement) = session.local_statement(names.statement) else {
             if session.maps_statements() {
                 return self.bind_prepared(session, message, &names, out);
+            }
+            if names.statement.is_empty() && session.unnamed_ended {
+                return self.fail_unit(session, &Refusal::no_statement(b""), out);
             }
             let verdict = self.pass(session, Kind::Bind, "Bind", out);
             if matches!(verdict, Verdict::Forward) {
@@ -156,6 +171,9 @@ impl Common {
             if session.maps_statements() {
                 return self.describe_portal(session, name, out);
             }
+            if target == Target::Statement && name.is_empty() && session.unnamed_ended {
+                return self.fail_unit(session, &Refusal::no_statement(b""), out);
+            }
             return self.pass(session, Kind::Describe, "Describe", out);
         };
         let parameters = matches!(target, Target::Statement).then(backend::parameter_description_empty);
@@ -177,6 +195,7 @@ impl Common {
     /// Close.
     pub(super) fn close(&mut self, session: &mut Session, body: &[u8], out: &mut Outputs) -> Verdict {
         let Ok((target, name)) = frontend::close_fields(body) else { return self.malformed(session, out) };
+        session.unnamed_ended |= target == Target::Statement && name.is_empty();
         let local = session.local.as_mut().and_then(|local| match target {
             Target::Statement => local.statements.remove(name),
             Target::Portal => local.portals.remove(name),
@@ -192,6 +211,18 @@ impl Common {
         if local.is_some() || session.backend.is_none() {
             self.answer(session, backend::close_complete(), out);
             return Verdict::Done;
+        }
+        if let Some(key) = session.backend.filter(|_| session.shadow && session.is_quiet())
+            && !self.backend_in_transaction(session)
+        {
+            // A name can be given up in a failed transaction too, and this one the backend knows nothing of.
+            let message = match target {
+                Target::Statement => frontend::close_statement(name),
+                Target::Portal => frontend::close_portal(name),
+            };
+            self.send(session, key, message, Some((Kind::Close, Rule::Forward)), out);
+            self.send(session, key, frontend::sync(), Some((Kind::Sync, Rule::Swallow)), out);
+            return Verdict::HoldBehind(Wait::Quiet);
         }
         self.pass(session, Kind::Close, "Close", out)
     }

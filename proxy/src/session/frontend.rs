@@ -232,7 +232,7 @@ impl Common {
                 Verdict::Forward
             }
             Gate::Hold(wait) => Verdict::Hold(wait),
-            Gate::Refuse(refusal) => self.fail_query(session, &refusal, out),
+            Gate::Refuse(refusal) => self.refuse_query(session, &refusal, out),
         }
     }
 

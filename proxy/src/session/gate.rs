@@ -8,6 +8,7 @@ use super::counters::Outcome;
 use super::output::{AuditRecord, Output, Outputs, Payload};
 use super::prepared::Note;
 use super::region::RegionTrack;
+use super::replication::not_permitted;
 use super::{Common, Refusal};
 use crate::policy::{Denial, Grant, Requirement, Subject};
 use crate::pool::{BackendKey, Checkout, Farewell, Kind, PoolKey, Reply, Rule};
@@ -143,6 +144,7 @@ impl Common {
             user: identity.user.clone(),
             settings: identity.settings.clone(),
             target,
+            replication: identity.replication,
         });
         session.target = target;
         session.pool = Some((region, pool));
@@ -161,6 +163,9 @@ impl Common {
             Ok(grant) => grant,
             Err(denial) => return Err(Refusal::new(denial.sqlstate(policy), denial.message(policy))),
         };
+        if session.replicates() && !grant.may_replicate() {
+            return Err(not_permitted());
+        }
         if session.grant.is_none() {
             let start = identity.startup_region.as_ref().map_or_else(|| grant.start().clone(), |name| policy.region(name));
             session.region = RegionTrack::new(start);

@@ -20,6 +20,8 @@ use crate::wire::{SqlState, TransactionStatus, backend, frontend};
 
 /// The name under which the proxy prepares what it runs for a client; closed before each use.
 const OWN_STATEMENT: &[u8] = b"domicile";
+/// The portal of what the proxy runs between the messages of a client; closed after each use.
+const OWN_PORTAL: &[u8] = b"domicile";
 /// A portal that does not exist.
 const NO_PORTAL: &[u8] = b"domicile: no such portal";
 
@@ -303,7 +305,8 @@ impl Common {
             self.send_own(session, key, text, Some(Effect::End), out);
             return Verdict::Done;
         }
-        if let Some(key) = session.backend.filter(|_| !commits && !chain) {
+        let rolls_back = !commits || session.status == TransactionStatus::Failed;
+        if let Some(key) = session.backend.filter(|_| rolls_back && !chain) {
             // Whatever has become of its grant, a session may always undo what it has begun.
             self.send_own(session, key, text, Some(Effect::End), out);
             return Verdict::Done;
@@ -351,6 +354,20 @@ impl Common {
         session.unit.region_ends |= ends;
     }
 
+    /// Has the session's backend run a text of the proxy's within the unit, without the client seeing anything of it but an error.
+    pub(super) fn run_unseen(&mut self, session: &mut Session, key: crate::pool::BackendKey, text: &[u8], out: &mut Outputs) {
+        let steps = [
+            (frontend::close_statement(OWN_STATEMENT), Kind::Close),
+            (frontend::parse(OWN_STATEMENT, text, &[]), Kind::Parse),
+            (frontend::bind(OWN_PORTAL, OWN_STATEMENT), Kind::Bind),
+            (frontend::execute(OWN_PORTAL, 0), Kind::Execute),
+            (frontend::close_portal(OWN_PORTAL), Kind::Close),
+        ];
+        for (message, kind) in steps {
+            self.send(session, key, message, Some((kind, Rule::Swallow)), out);
+        }
+    }
+
     /// Answers the client in the order of its messages: behind what is owed to it.
     pub(super) fn answer(&mut self, session: &mut Session, bytes: bytes::Bytes, out: &mut Outputs) {
         match session.backend {
@@ -372,8 +389,11 @@ impl Common {
 
     /// An error in the extended protocol: everything up to the Sync is discarded.
     pub(super) fn fail_unit(&mut self, session: &mut Session, refusal: &Refusal, out: &mut Outputs) -> Verdict {
-        match session.backend.filter(|_| session.unit.touched) {
-            Some(key) => self.provoke_error(session, key, refusal, out),
+        match self.backend_to_fail(session) {
+            Some(key) => {
+                self.provoke_error(session, key, refusal, out);
+                session.unit.touched = true;
+            }
             None if !session.is_quiet() => return Verdict::Hold(Wait::Quiet),
             None => {
                 session.tell(refusal.error(), out);
@@ -382,6 +402,13 @@ impl Common {
         }
         session.unit = client::Unit { skip: true, failed: true, ..session.unit };
         Verdict::Done
+    }
+
+    /// The backend that must fail with the session: it has run something of the unit, or of the transaction.
+    pub(super) fn backend_to_fail(&mut self, session: &Session) -> Option<crate::pool::BackendKey> {
+        let is_open = session.is_quiet() && session.status == TransactionStatus::InTransaction && !session.shadow;
+        let fails = session.unit.touched || is_open && self.backend_in_transaction(session);
+        session.backend.filter(|_| fails)
     }
 
     /// Makes the backend fail what has been sent since the last Sync, so that none of it is kept, and gives the client the proxy's

@@ -35,6 +35,7 @@ mod prepare;
 mod prepared;
 mod refusal;
 mod region;
+mod replication;
 mod report;
 mod settings;
 mod simple;
@@ -57,6 +58,7 @@ pub use greeting::encode as encode_greeting;
 pub use operate::Operation;
 pub use output::{AuditRecord, CoreSettings, FirstNodes, Identity, Login, Output, Outputs, Payload};
 pub use refusal::Refusal;
+pub use replication::REPLICATION_HINT;
 pub use report::{ClientReport, ClientState, Detail, GroupReport, Report, ServerReport, declared};
 
 use crate::policy::Policy;
@@ -292,6 +294,7 @@ impl Core {
         self.common.draining = true;
         self.common.pools.drain();
         for key in self.sessions.keys() {
+            self.end_stream(key, out);
             let pools = &self.common.pools;
             let may_go = self.sessions.get(key).is_some_and(|session| match session.wait {
                 client::Wait::No => session.is_settled(),

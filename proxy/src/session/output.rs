@@ -11,6 +11,7 @@ use crate::policy::Reason;
 use crate::pool::{self, BackendKey, Farewell, MovedBackend, OpenRequest, OpenTicket, Parameters, SessionKey, StartupSettings};
 use crate::region::RegionId;
 use crate::target::TargetSessionAttrs;
+use crate::wire::startup::Replication;
 use crate::wire::{CancelSecret, SqlState};
 
 /// What the core is told about its surroundings; a reload brings a new one.
@@ -42,6 +43,8 @@ pub struct Identity {
     pub address: Option<IpAddr>,
     /// The settings of its StartupMessage, those of residency left out.
     pub settings: StartupSettings,
+    /// Whether it is for replication.
+    pub replication: Replication,
     /// The region its StartupMessage named; the login has checked it against the grant.
     pub startup_region: Option<Box<str>>,
 }

@@ -1,15 +1,17 @@
 //! Parse, Bind, Describe and Close of prepared statements in transaction mode: the backend is made to have what it is asked for.
 
+use bytes::Bytes;
+
 use super::client::Session;
 use super::frontend::{Message, Verdict};
 use super::gate::Gate;
 use super::output::Outputs;
 use super::pin::Cause;
-use super::prepared::{Bound, Entry, Note, Statement, server_name};
+use super::prepared::{Bound, Entry, Environment, Note, Statement, server_name};
 use super::{Common, Refusal};
 use crate::pool::{BackendKey, Kind, PoolMode, Rule, Standing};
 use crate::wire::frontend::{BindNames, ParseFields};
-use crate::wire::{backend, frontend};
+use crate::wire::{TransactionStatus, backend, frontend};
 
 impl Session {
     /// Whether its prepared statements are the proxy's to keep.
@@ -30,6 +32,9 @@ impl Common {
     ) -> Verdict {
         if fields.name.is_empty() {
             return self.prepare_unnamed(session, definition, leaves, out);
+        }
+        if session.status == TransactionStatus::Failed {
+            return self.fail_unit(session, &Refusal::in_failed_transaction(), out);
         }
         if let Some(refusal) = session.statements().refuses(fields.name.len() + definition.len()) {
             return self.fail_unit(session, &refusal, out);
@@ -204,9 +209,6 @@ impl Common {
         if is_renewed && standing == Standing::Ready {
             return Err(self.fail_unit(session, &Refusal::result_has_changed(), out));
         }
-        if statement.depends_on(&session.told) {
-            return Err(self.fail_unit(session, &Refusal::parsed_otherwise(), out));
-        }
         self.parse_there(session, key, statement, None, out);
         if told.is_none() {
             return Ok(());
@@ -219,24 +221,20 @@ impl Common {
     }
 
     fn provide_unnamed(&mut self, session: &mut Session, key: BackendKey, out: &mut Outputs) -> Result<(), Verdict> {
-        let Some((digest, depends)) = session.statements.as_ref().and_then(|statements| {
-            let unnamed = statements.unnamed()?;
-            Some((unnamed.digest?, unnamed.depends_on(&session.told)))
-        }) else {
+        let Some(digest) = session.statements().unnamed().and_then(|unnamed| unnamed.digest) else {
             return Err(self.fail_unit(session, &Refusal::no_statement(b""), out));
         };
         let Some(found) = self.pools.get(key) else { return Err(Verdict::Fatal(Refusal::internal("a backend that is gone"))) };
         match found.prepared.unnamed_standing(digest) {
             Standing::Ready => Ok(()),
             Standing::Uncertain if !session.is_quiet() => Err(self.hold_until_quiet(session, out)),
-            Standing::Absent | Standing::Stale | Standing::Uncertain if depends => {
-                Err(self.fail_unit(session, &Refusal::parsed_otherwise(), out))
-            }
             Standing::Absent | Standing::Stale | Standing::Uncertain => {
                 let there = found.prepared.sent_unnamed(digest);
-                let definition = session.statements().unnamed().map(|unnamed| unnamed.definition.clone()).unwrap_or_default();
-                let message = frontend::parse_definition(b"", &definition);
-                self.send_step(session, key, message, Kind::Parse, Rule::Swallow, Note::UnnamedAgain(digest, there), out);
+                let told = session.told.clone();
+                let Some(unnamed) = session.statements().unnamed() else { return Ok(()) };
+                let (message, environment) = (frontend::parse_definition(b"", &unnamed.definition), unnamed.environment(&told));
+                let parse = Parse { message, rule: Rule::Swallow, note: Note::UnnamedAgain(digest, there) };
+                self.parse_under(session, key, environment, parse, out);
                 Ok(())
             }
         }
@@ -284,12 +282,40 @@ impl Common {
         if let Some(found) = self.pools.get(key) {
             found.prepared.sent(statement.digest, bytes);
         }
-        session.is_used();
         let message = frontend::parse_definition(statement.server_name.as_bytes(), &statement.definition);
         let rule = if name.is_some() { Rule::Forward } else { Rule::Swallow };
         let note = Note::Parse(statement.digest, name.map(Into::into));
-        self.send_step(session, key, message, Kind::Parse, rule, note, out);
+        let environment = statement.environment(&session.told);
+        self.parse_under(session, key, environment, Parse { message, rule, note }, out);
     }
+
+    /// Sends a Parse, between what sets the settings of an earlier one and the present ones again if they differ.
+    fn parse_under(
+        &mut self,
+        session: &mut Session,
+        key: BackendKey,
+        environment: Option<Environment>,
+        parse: Parse,
+        out: &mut Outputs,
+    ) {
+        let Parse { message, rule, note } = parse;
+        session.is_used();
+        let (earlier, present) = environment.map_or((None, None), |both| (Some(both.earlier), Some(both.present)));
+        if let Some(text) = earlier {
+            self.run_unseen(session, key, text.as_bytes(), out);
+        }
+        self.send_step(session, key, message, Kind::Parse, rule, note, out);
+        if let Some(text) = present {
+            self.run_unseen(session, key, text.as_bytes(), out);
+        }
+    }
+}
+
+/// A Parse to be sent.
+struct Parse {
+    message: Bytes,
+    rule: Rule,
+    note: Note,
 }
 
 /// What a name stands for.

@@ -20,6 +20,7 @@ use sha2::{Digest, Sha256};
 use super::Refusal;
 use super::client::Session;
 use super::pin::Cause;
+use super::settings::quoted;
 use crate::limits::{SESSION_STATEMENTS_BYTES_MAX, SESSION_STATEMENTS_MAX};
 use crate::pool::{Backend, Description, Parameters, PreparedStatement, StatementDigest, UnnamedStatement};
 use crate::wire::SqlState;
@@ -43,9 +44,9 @@ pub(super) struct Statement {
 }
 
 impl Statement {
-    /// Whether it would be parsed to something else under these settings.
-    pub(super) fn depends_on(&self, settings: &Arc<Parameters>) -> bool {
-        !same_environment(&self.environment, settings) && has_constants(&self.definition)
+    /// What sets the settings under which it was parsed, if it could be parsed to something else under these, and what sets these back.
+    pub(super) fn environment(&self, settings: &Arc<Parameters>) -> Option<Environment> {
+        Environment::of(&self.definition, &self.environment, settings)
     }
 }
 
@@ -68,14 +69,36 @@ pub(super) struct Unnamed {
 }
 
 impl Unnamed {
-    pub(super) fn depends_on(&self, settings: &Arc<Parameters>) -> bool {
-        let same = self.environment.as_ref().is_some_and(|own| same_environment(own, settings));
-        !same && has_constants(&self.definition)
+    /// As [`Statement::environment`].
+    pub(super) fn environment(&self, settings: &Arc<Parameters>) -> Option<Environment> {
+        Environment::of(&self.definition, self.environment.as_ref()?, settings)
     }
 }
 
-fn same_environment(one: &Arc<Parameters>, other: &Arc<Parameters>) -> bool {
-    Arc::ptr_eq(one, other) || ENVIRONMENT.iter().all(|name| one.get(name) == other.get(name))
+/// Statements that bring the settings of an earlier Parse back, to the end of the transaction at most, and the present ones again.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Environment {
+    pub(super) earlier: String,
+    pub(super) present: String,
+}
+
+impl Environment {
+    fn of(definition: &[u8], earlier: &Arc<Parameters>, present: &Arc<Parameters>) -> Option<Self> {
+        if Arc::ptr_eq(earlier, present) || !has_constants(definition) {
+            return None;
+        }
+        let differs = |name: &&&str| earlier.get(name) != present.get(name);
+        let set = |settings: &Parameters| {
+            let differing = ENVIRONMENT.iter().filter(differs);
+            let calls = differing.filter_map(|name| {
+                let value = quoted(settings.get(name)?);
+                Some(format!("pg_catalog.set_config('{name}', {value}, true)"))
+            });
+            format!("SELECT {}", calls.collect::<Vec<_>>().join(", "))
+        };
+        let is_other = ENVIRONMENT.iter().any(|name| differs(&name));
+        is_other.then(|| Self { earlier: set(earlier), present: set(present) })
+    }
 }
 
 /// Whether there may be a string constant in a definition, or a letter that the encoding gives its meaning.
@@ -402,11 +425,15 @@ mod tests {
     fn only_a_text_with_constants_depends_on_settings() {
         let mut shared = SharedStatements::default();
         let mut depends = |definition: &[u8], date_style| {
-            shared.statement(definition, &settings("ISO"), None, false).depends_on(&settings(date_style))
+            shared.statement(definition, &settings("ISO"), None, false).environment(&settings(date_style))
         };
-        assert!(depends(b"SELECT '1/2/2000'::date\0\0\0", "German"));
-        assert!(!depends(b"SELECT '1/2/2000'::date\0\0\0", "ISO"));
-        assert!(!depends(b"SELECT a FROM t WHERE b = 1\0\0\x01\xff\xff\xff\xff", "German"));
+        let expected = Environment {
+            earlier: "SELECT pg_catalog.set_config('DateStyle', 'ISO', true)".into(),
+            present: "SELECT pg_catalog.set_config('DateStyle', 'German', true)".into(),
+        };
+        assert_eq!(depends(b"SELECT '1/2/2000'::date\0\0\0", "German"), Some(expected));
+        assert_eq!(depends(b"SELECT '1/2/2000'::date\0\0\0", "ISO"), None);
+        assert_eq!(depends(b"SELECT a FROM t WHERE b = 1\0\0\x01\xff\xff\xff\xff", "German"), None);
     }
 
     #[test]

@@ -90,13 +90,6 @@ impl Refusal {
         Self::new(SqlState::INVALID_SQL_STATEMENT_NAME, text)
     }
 
-    /// A backend lacks a statement whose constants were read under settings that the session does not have any more.
-    pub(super) fn parsed_otherwise() -> Self {
-        let text =
-            "the prepared statement was parsed under other settings (DateStyle, IntervalStyle, TimeZone or client_encoding)";
-        Self::new(SqlState::FEATURE_NOT_SUPPORTED, text).with_hint("Prepare it again after changing these settings.")
-    }
-
     /// In PostgreSQL's words: the statement would return other columns than the client was told.
     pub(super) fn result_has_changed() -> Self {
         Self::new(SqlState::FEATURE_NOT_SUPPORTED, "cached plan must not change result type")

@@ -14,6 +14,7 @@ use super::client::{Session, Wait};
 use super::{Common, Core, Slot};
 use crate::pool::{BackendKey, BackendReport, PastReport, PoolIndex, PoolReport, SessionKey, SlotReport, session_id};
 use crate::region::{RegionId, SessionRegion};
+use crate::wire::startup::Replication;
 
 /// What is remembered of a session for reports.
 #[derive(Default)]
@@ -109,6 +110,8 @@ pub struct ClientReport {
     pub database: Arc<str>,
     /// Its user.
     pub user: Arc<str>,
+    /// Whether it is for replication.
+    pub replication: Replication,
     /// The region it is in.
     pub region: SessionRegion,
     /// What it does.
@@ -235,6 +238,7 @@ impl Common {
             id: session_id(watch.serial, worker),
             database: session.identity.database.clone(),
             user: session.identity.user.clone(),
+            replication: session.identity.replication,
             region: session.region.current().clone(),
             state,
             connected_at: watch.connected_at.unwrap_or(self.now),

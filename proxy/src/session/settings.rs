@@ -112,7 +112,7 @@ pub(super) fn restore_refusal(error: &[u8]) -> Refusal {
 }
 
 /// A string constant, as `standard_conforming_strings = on` reads it.
-fn quoted(value: &str) -> String {
+pub(super) fn quoted(value: &str) -> String {
     format!("'{}'", value.replace('\'', "''"))
 }
 

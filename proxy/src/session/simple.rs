@@ -15,14 +15,13 @@ use crate::wire::{SqlState, TransactionStatus, backend, frontend};
 impl Common {
     /// A Query.
     pub(super) fn query(&mut self, session: &mut Session, body: &[u8], out: &mut Outputs) -> Verdict {
-        if let Some(statements) = &mut session.statements {
-            // A Query ends the unnamed statement, whatever becomes of it.
-            statements.drop_unnamed();
-        }
+        // A Query ends the unnamed statement, whatever becomes of it.
+        session.unnamed_ended = true;
+        session.deallocate_unnamed();
         let Ok(text) = frontend::query_text(body) else {
             return self.refuse_query(session, &Refusal::protocol("invalid message format"), out);
         };
-        match self.sql.read(text) {
+        match self.read(session, text) {
             Reading::Plain => self.plain_query(session, out),
             // Whatever is not plain depends on the transaction status, so it must be known.
             Reading::Known(_) | Reading::Refused(_) if !session.is_quiet() => self.hold_until_quiet(session, out),
@@ -157,7 +156,12 @@ impl Common {
             let answered: Vec<_> = facts.statements.iter().take(end + 1).map(|statement| statement.range.clone()).collect();
             return self.requery(session, &sql::blank(text, &answered), out);
         }
-        let only_rolls_back = matches!(facts.statements[..], [sql::Statement { kind: sql::Kind::Rollback { chain: false }, .. }]);
+        let is_failed = session.status == TransactionStatus::Failed;
+        let only_rolls_back = match &facts.statements[..] {
+            [sql::Statement { kind: sql::Kind::Rollback { chain: false }, .. }] => true,
+            [sql::Statement { kind: sql::Kind::Commit { chain: false } | sql::Kind::PrepareTransaction, .. }] => is_failed,
+            _ => false,
+        };
         self.reads_sequence(session, plan.leaves);
         let gate = match session.backend {
             // Whatever has become of its grant, a session may always undo what it has begun.
@@ -236,7 +240,7 @@ impl Common {
             session.region = plan.region;
             session.status = TransactionStatus::InTransaction;
         }
-        self.fail_query(session, refusal, out)
+        self.refuse_query(session, refusal, out)
     }
 
     /// A statement in a transaction that has failed. `None`: it is one that a failed transaction may run, and the plan is made
@@ -307,15 +311,15 @@ impl Common {
         }
     }
 
-    /// An error for a Query that may stand behind extended-protocol messages without their Sync.
-    fn refuse_query(&mut self, session: &mut Session, refusal: &Refusal, out: &mut Outputs) -> Verdict {
-        let Some(key) = session.backend.filter(|_| session.unit.touched) else {
+    /// An error for a Query that may stand in a transaction, or behind extended-protocol messages without their Sync.
+    pub(super) fn refuse_query(&mut self, session: &mut Session, refusal: &Refusal, out: &mut Outputs) -> Verdict {
+        let Some(key) = self.backend_to_fail(session) else {
             if !session.is_quiet() {
                 return Verdict::Hold(Wait::Quiet);
             }
             return self.fail_query(session, refusal, out);
         };
-        // The server would have failed the whole unit, and so it does.
+        // The server would have failed the unit or the transaction, and so it does.
         self.provoke_error(session, key, refusal, out);
         self.send(session, key, frontend::sync(), Some((Kind::Sync, Rule::Forward)), out);
         session.unit = super::client::Unit::default();

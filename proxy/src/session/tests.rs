@@ -4,6 +4,7 @@
 //! cut at every point, and expects the same answers each time. The servers are played by [`model`], which knows just enough of
 //! PostgreSQL to have a transaction status of its own.
 
+mod alike;
 mod cancels;
 mod extended;
 mod faults;
@@ -14,6 +15,7 @@ mod pins;
 mod pipelines;
 mod prepared;
 mod prepared_elsewhere;
+mod replication;
 mod savepoints;
 mod servers;
 mod settings;

@@ -31,13 +31,13 @@ pub fn startup(data: &[u8]) {
         }
         Ok(Some((StartupPacket::Startup(message), _))) => {
             assert!((1..=63).contains(&message.user.len()) && (1..=63).contains(&message.database.len()));
-            let packet = startup::encode_startup(0, &message.user, &message.database, &message.parameters);
+            let packet = startup::encode_startup(0, &message.user, &message.database, message.replication, &message.parameters);
             if packet.len() <= STARTUP_PACKET_BYTES_MAX {
                 let Ok(Some((StartupPacket::Startup(again), bytes))) = startup::parse(&packet) else { panic!("{packet:?}") };
                 assert_eq!(bytes, packet.len());
                 assert_eq!(
-                    (&again.user, &again.database, &again.parameters),
-                    (&message.user, &message.database, &message.parameters)
+                    (&again.user, &again.database, again.replication, &again.parameters),
+                    (&message.user, &message.database, message.replication, &message.parameters)
                 );
             }
         }

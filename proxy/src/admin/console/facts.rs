@@ -11,13 +11,17 @@ use crate::pool::{Pauses, PoolReport, Tally};
 use crate::region::SessionRegion;
 use crate::session::{Counters, GroupReport, Report};
 
-/// A node, and whether its last probe succeeded.
+/// A node, and what the last tries have found.
 #[derive(Debug)]
 pub struct NodeFact<'a> {
     /// As configured.
     pub config: &'a config::Node,
     /// It can be used.
     pub up: bool,
+    /// It is a standby, if that is known.
+    pub standby: Option<bool>,
+    /// Why it is down.
+    pub error: Option<String>,
 }
 
 /// All of it.

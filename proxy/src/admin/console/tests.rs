@@ -342,6 +342,7 @@ fn every_table_has_a_value_of_the_right_kind_for_each_of_its_columns() {
         user: "app".into(),
         settings: Arc::new([]),
         target: Default::default(),
+        replication: Default::default(),
     };
     let index = pools.enter(&key);
     let tally = Tally { queries: 7, xacts: 5, assignments: 5, sent: 12_345, ..Tally::default() };
@@ -353,6 +354,7 @@ fn every_table_has_a_value_of_the_right_kind_for_each_of_its_columns() {
         id: 65,
         database: "shop".into(),
         user: "app".into(),
+        replication: Default::default(),
         region: eu.clone(),
         state: ClientState::Active,
         connected_at: now,
@@ -377,7 +379,8 @@ fn every_table_has_a_value_of_the_right_kind_for_each_of_its_columns() {
         session_slots: SlotReport { bytes: 100, used: 3, free: 1 },
         backend_slots: SlotReport::default(),
     };
-    let nodes = config.nodes.iter().map(|config| facts::NodeFact { config, up: true }).collect();
+    let nodes =
+        config.nodes.iter().map(|config| facts::NodeFact { config, up: true, standby: Some(false), error: None }).collect();
     let counters = [Arc::new(Counters::default())];
     let (pauses, averages) = (Pauses::default(), Averages::new(now));
     let facts = Facts {
@@ -433,8 +436,8 @@ fn every_table_has_a_value_of_the_right_kind_for_each_of_its_columns() {
           pgbouncer||6432|pgbouncer||0|0|0|0|||0|0|0|1|0|0|||
           domicile||6432|domicile||0|0|0|0|||0|0|0|0|0|0|||
         Regions
-          eu||1|1|3|2|1|0|0|0||5|7|0|0
-          us||1|1|0|0|0|0|0|0||0|0|0|0
+          eu||1|1|3|2|1|0|0|0||5|7|0|0|1|0|
+          us||1|1|0|0|0|0|0|0||0|0|0|0|1|0|
         Pins
           LISTEN|1970-01-12 13:46:39 UTC|99|65|app|shop|eu|1
     "#]].assert_eq(&shown);

@@ -74,6 +74,7 @@ fn what_is_written_is_read() {
         from = "10.1.2.3/8"
         regions = ["us-east", "eu-west"]
         target_session_attrs = "prefer-standby"
+        replication = true
         [regions.us-east]
         jurisdiction = "US"
         [regions.eu-west]
@@ -123,7 +124,7 @@ fn what_is_written_is_read() {
         Auth { method: Trust, users: Users({}), backend_cleartext: true }
         [Region { name: "us-east", jurisdiction: Some("US") }, Region { name: "eu-west", jurisdiction: None }]
         [Node { name: "a", region: "us-east", address: Unix { directory: "/run/postgresql", port: 5433 }, role: Replica, user: Some("app"), password: Some(Password), database: Some("shop") }]
-        Pools { size: 16, max_per_region: Some(100), wait_timeout: 5s, idle_timeout: 300s, lifetime: 3600s, connect_timeout: 250ms, probe_interval: 0ns, prepared_statements: 200, reset_always: false }"#]]
+        Pools { size: 16, max_per_region: Some(100), wait_timeout: 5s, idle_timeout: 300s, lifetime: 3600s, connect_timeout: 250ms, tcp_user_timeout: 120s, probe_interval: 0ns, prepared_statements: 200, reset_always: false }"#]]
     .assert_eq(&format!("{listen:?} {workers:?} {pool_mode:?}\n{auth:?}\n{regions:?}\n{nodes:?}\n{pools:?}"));
     let Config { limits, engine, http, log, audit_file, parameters, .. } = &config;
     expect![[r#"
@@ -150,7 +151,7 @@ fn what_is_written_is_read() {
         [("us-east", true), ("eu-west", false)]
     );
     let bind = &source.binds[0];
-    assert_eq!(bind.target, TargetSessionAttrs::PreferStandby);
+    assert_eq!((bind.target, bind.replication), (TargetSessionAttrs::PreferStandby, true));
     assert_eq!(
         (bind.user.as_deref(), bind.database.as_deref(), bind.label.as_str()),
         (Some("alice"), Some("shop"), "residency.bind[0]")

@@ -10,7 +10,7 @@ use super::*;
 use crate::observe::LoginOutcome;
 use crate::session::{Login, encode_greeting};
 use crate::wire::frontend::{query, sasl_initial};
-use crate::wire::startup::encode_cancel;
+use crate::wire::startup::{Replication, encode_cancel};
 use crate::wire::{Frame, Malformed, Mode, Splitter, parse_error};
 
 const SSL_REQUEST: &[u8] = b"\0\0\0\x08\x04\xd2\x16\x2f";
@@ -231,16 +231,48 @@ fn what_is_not_spoken_is_negotiated_away() {
     );
 }
 
+/// How a login ends that asks for replication, and what its session is for.
+fn replication(rules: &Rules, user: &str, database: &str, wish: &str) -> Result<Replication, (String, Option<&'static str>)> {
+    let mut conversation = Conversation::new(rules);
+    conversation.say(&startup(0, &[("user", user), ("database", database), ("replication", wish)]));
+    match conversation.end {
+        Some(Step::Admit(admitted)) => Ok(admitted.login.identity.replication),
+        Some(Step::Refuse(refused)) => Err((refused.refusal.sqlstate.to_string(), refused.refusal.hint)),
+        _ => panic!("no end"),
+    }
+}
+
 #[test]
-fn replication_is_refused() {
-    check(
-        &rules("trust", ""),
-        &[&startup(0, &[("user", "bob"), ("replication", "database")])],
-        &expect![[r#"
-        E FATAL 0A000 replication connections are not supported
-        = unsupported
-    "#]],
+fn replication_is_for_those_whose_bind_rule_permits_it() {
+    let rules = rules(
+        "trust",
+        "[[residency.bind]]\nuser = \"bob\"\nregions = [\"eu-west\"]\nreplication = true\n\
+         [[residency.bind]]\nuser = \"carol\"\nregions = [\"eu-west\"]\n[admin]\nusers = [\"bob\"]",
     );
+    assert_eq!(replication(&rules, "bob", "shop", "database"), Ok(Replication::Database));
+    for wish in ["true", "ON", "yes", "1"] {
+        assert_eq!(replication(&rules, "bob", "replication", wish), Ok(Replication::Physical));
+    }
+    let refused = Err(("0A000".to_owned(), Some("The bind rule of this login permits them with replication = true.")));
+    for wish in ["true", "database"] {
+        for (user, database) in [("carol", "shop"), ("alice", "shop"), ("bob", "pgbouncer")] {
+            assert_eq!(replication(&rules, user, database, wish), refused, "{user} {wish}");
+        }
+    }
+    // PostgreSQL's other words for a boolean ask for an ordinary session, and what is none of them is an error.
+    for wish in ["false", "off", "No", "0"] {
+        assert_eq!(replication(&rules, "carol", "shop", wish), Ok(Replication::None));
+    }
+    assert_eq!(replication(&rules, "bob", "shop", "logical"), Err(("22023".to_owned(), None)));
+}
+
+#[test]
+fn who_has_not_proved_who_he_is_does_not_learn_whether_he_may_replicate() {
+    let asked = expect![[r#"
+        R \x00\x00\x00\x03
+        …
+    "#]];
+    check(&rules("password", ""), &[&startup(0, &[("user", "bob"), ("replication", "true")])], &asked);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 mod backend;
 mod client;
 mod console;
+mod nodes;
 mod passwords;
 mod sockets;
 mod versions;

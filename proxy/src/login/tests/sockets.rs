@@ -4,22 +4,21 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use super::super::backend::describe;
 use super::*;
-use crate::config::{self, Address, Role};
+use crate::config::Address;
 use crate::engine::ToWorker;
 use crate::observe::LoginOutcome;
 use crate::pool::{OpenError, PoolKey};
-use crate::wire::backend::{authentication_ok, parameter_status, ready_for_query};
+use crate::wire::backend::{authentication_ok, ready_for_query};
+use crate::wire::startup::Replication;
 use crate::wire::{TransactionStatus, startup};
 
-type Delivered = Rc<RefCell<Vec<(usize, ToWorker)>>>;
+pub(super) type Delivered = Rc<RefCell<Vec<(usize, ToWorker)>>>;
 
-fn desk(rules: Rules) -> (Rc<Desk>, Delivered) {
+pub(super) fn desk(rules: Rules) -> (Rc<Desk>, Delivered) {
     let delivered = Delivered::default();
     let deliver = {
         let delivered = delivered.clone();
@@ -80,7 +79,7 @@ fn silence_ends_at_the_deadline() {
 
 #[test]
 fn a_finished_login_is_handed_to_its_worker() {
-    let hello = startup::encode_startup(0, "bob", "demo", &[("options", "-c helios.region=eu-west")]);
+    let hello = startup::encode_startup(0, "bob", "demo", Replication::None, &[("options", "-c helios.region=eu-west")]);
     let (told, delivered) = outcome_of(&[&hello[..], b"early"].concat(), LoginOutcome::Admitted);
     assert!(told.is_empty());
     let (worker, message) = delivered.borrow_mut().pop().unwrap();
@@ -108,8 +107,14 @@ pub(super) fn open_at(port: u16) -> Result<(), OpenError> {
     config.nodes[0].address = Address::Tcp { host: "localhost".to_owned(), port };
     let rules = Rules::new(config, rules.policy, [0; 32], None, Instant::now());
     let (desk, _) = desk(rules);
-    let request =
-        PoolKey { region, database: "demo".into(), user: "nobody".into(), settings: [].into(), target: Default::default() };
+    let request = PoolKey {
+        region,
+        database: "demo".into(),
+        user: "nobody".into(),
+        settings: [].into(),
+        target: Default::default(),
+        replication: Replication::None,
+    };
     tokio_uring::start(desk.open(&request)).map(drop)
 }
 
@@ -125,144 +130,6 @@ fn a_server_is_logged_in_to() {
         assert_eq!(stream.read(&mut [0]).unwrap(), 0);
     });
     assert!(opened.is_ok(), "{opened:?}");
-}
-
-/// A server of one region that says whether it is a standby, and how often it was logged in to; it serves until the test ends.
-struct Server {
-    port: u16,
-    logins: Arc<AtomicUsize>,
-}
-
-impl Server {
-    fn start(standby: &'static str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let logins = Arc::new(AtomicUsize::new(0));
-        let counted = logins.clone();
-        thread::spawn(move || {
-            for mut stream in listener.incoming().flatten() {
-                let mut hello = [0; 4096];
-                if stream.read(&mut hello).unwrap_or(0) == 0 {
-                    continue;
-                }
-                counted.fetch_add(1, Ordering::Relaxed);
-                let said =
-                    [authentication_ok(), parameter_status("in_hot_standby", standby), ready_for_query(TransactionStatus::Idle)];
-                stream.write_all(&said.concat()).unwrap();
-            }
-        });
-        Self { port, logins }
-    }
-
-    fn logins(&self) -> usize {
-        self.logins.load(Ordering::Relaxed)
-    }
-}
-
-/// A port at which nobody listens.
-fn closed() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-/// Rules with these nodes in the region `eu-west`, named a, b, …; `us-east` has a server that must never be asked.
-fn region_of(nodes: &[(Role, u16)], elsewhere: &Server) -> (Rules, RegionId) {
-    let mut rules = rules("trust", "");
-    let region = rules.nodes[0].region;
-    let mut config = rules.config.clone();
-    let template = config.nodes[0].clone();
-    config.nodes[1].address = Address::Tcp { host: "127.0.0.1".to_owned(), port: elsewhere.port };
-    config.nodes[1].user = None;
-    let node = |(index, (role, port)): (usize, &(Role, u16))| config::Node {
-        name: ["a", "b", "c"][index].to_owned(),
-        role: *role,
-        address: Address::Tcp { host: "127.0.0.1".to_owned(), port: *port },
-        ..template.clone()
-    };
-    config.nodes.splice(..1, nodes.iter().enumerate().map(node));
-    config.pools.connect_timeout = Duration::from_millis(600);
-    rules = Rules::new(config, rules.policy, [0; 32], None, Instant::now());
-    (rules, region)
-}
-
-/// The name of the node that a backend is opened at, or the error.
-async fn opened(desk: &Desk, region: RegionId, target: TargetSessionAttrs) -> String {
-    let request = PoolKey { region, database: "demo".into(), user: "nobody".into(), settings: [].into(), target };
-    match desk.open(&request).await {
-        Ok((_, info)) => info.node.name.to_string(),
-        Err(error) => describe(&error),
-    }
-}
-
-#[test]
-fn a_region_serves_with_what_the_servers_are() {
-    let [elsewhere, first, second] = ["off", "on", "off"].map(Server::start);
-    // After a switchover: the configured roles are wrong by now.
-    let nodes = [(Role::Primary, first.port), (Role::Replica, second.port), (Role::Primary, closed())];
-    let (rules, region) = region_of(&nodes, &elsewhere);
-    let (desk, _) = desk(rules);
-    tokio_uring::start(async {
-        assert_eq!(opened(&desk, region, TargetSessionAttrs::ReadWrite).await, "b");
-        assert_eq!((first.logins(), second.logins()), (1, 1), "the first was asked, and was none");
-        assert_eq!(opened(&desk, region, TargetSessionAttrs::Primary).await, "b");
-        assert_eq!(first.logins(), 1, "what it is has been remembered");
-        for wanted in [TargetSessionAttrs::ReadOnly, TargetSessionAttrs::Standby, TargetSessionAttrs::PreferStandby] {
-            assert_eq!(opened(&desk, region, wanted).await, "a", "{wanted}");
-        }
-    });
-    assert_eq!(elsewhere.logins(), 0);
-}
-
-#[test]
-fn a_region_that_has_no_fitting_server_is_not_served_by_another() {
-    let [elsewhere, standby] = ["off", "on"].map(Server::start);
-    let (rules, region) = region_of(&[(Role::Primary, closed()), (Role::Replica, standby.port)], &elsewhere);
-    let (desk, _) = desk(rules);
-    tokio_uring::start(async {
-        let refused = "node \"a\" refused the connection";
-        assert_eq!(opened(&desk, region, TargetSessionAttrs::ReadWrite).await, refused);
-        assert_eq!(opened(&desk, region, TargetSessionAttrs::ReadWrite).await, refused);
-        assert_eq!(standby.logins(), 1, "it is known now not to be one");
-        assert_eq!(opened(&desk, region, TargetSessionAttrs::PreferStandby).await, "b");
-    });
-    let (rules, region) = region_of(&[(Role::Primary, standby.port)], &elsewhere);
-    let (desk, _) = self::desk(rules);
-    tokio_uring::start(async {
-        let none = "no node of the region fits target_session_attrs = \"read-write\"";
-        assert_eq!(opened(&desk, region, TargetSessionAttrs::ReadWrite).await, none);
-        assert_eq!(opened(&desk, region, TargetSessionAttrs::ReadWrite).await, none);
-    });
-    assert_eq!(elsewhere.logins(), 0);
-}
-
-#[test]
-fn a_node_that_cannot_be_had_is_left_alone_for_a_while() {
-    let elsewhere = Server::start("off");
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let accepted = Arc::new(AtomicUsize::new(0));
-    let counted = accepted.clone();
-    // One that takes connections and closes them.
-    thread::spawn(move || {
-        for _ in listener.incoming() {
-            counted.fetch_add(1, Ordering::Relaxed);
-        }
-    });
-    let (rules, region) = region_of(&[(Role::Primary, port)], &elsewhere);
-    let (desk, _) = desk(rules);
-    tokio_uring::start(async {
-        let errors = async || opened(&desk, region, TargetSessionAttrs::ReadWrite).await;
-        // How the end of the connection is met, by end of stream or by a reset, is a matter of time.
-        let is_gone = |error: &str| error.contains("can not be reached");
-        let first = errors().await;
-        assert!(is_gone(&first), "{first}");
-        for _ in 0..100 {
-            assert_eq!(errors().await, first);
-        }
-        assert_eq!(accepted.load(Ordering::Relaxed), 1, "the others got the error of the first");
-        tokio::time::sleep(Duration::from_millis(320)).await;
-        assert!(is_gone(&errors().await));
-        assert_eq!(accepted.load(Ordering::Relaxed), 2);
-    });
 }
 
 #[test]

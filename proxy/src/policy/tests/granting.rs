@@ -129,6 +129,15 @@ fn small_binds() -> impl Strategy<Value = Vec<BindSource>> {
     })
 }
 
+#[test]
+fn only_a_rule_that_says_so_lets_a_login_replicate() {
+    let replicator = BindSource { replication: true, ..bind(0, Some("replicator"), &["eu-west"]) };
+    let source = Source { binds: vec![replicator, bind(1, Some("app"), &["eu-west"])], unbound: Unbound::Client, ..source() };
+    let policy = compile(&source);
+    let may = |user| policy.grant(&Subject { user, database: "shop", address: None }).unwrap().may_replicate();
+    assert_eq!((may("replicator"), may("app"), may("nobody")), (true, false, false));
+}
+
 proptest! {
     #[test]
     fn first_match_wins(

@@ -423,16 +423,20 @@ fn transactions_in_units() {
           2
           E ERROR 25001: the region cannot change after a statement of the transaction has run (HINT)
           Z E
+            eu: E domicile: no such portal
+            eu: S
         P :SELECT 1 | S
-          E ERROR 25P02: current transaction is aborted, commands ignored until end of transaction block
+          E ERROR 25P02: aborted (says the server)
           Z E
+            eu: P :SELECT 1
+            eu: S
         P :COMMIT | B : | E | S
           1
           2
           C ROLLBACK
           Z I
             eu: C domicile
-            eu: P domicile:ROLLBACK
+            eu: P domicile:COMMIT
             eu: B :domicile
             eu: E 
             eu: S

@@ -24,10 +24,14 @@ pub(super) struct Model {
     pub(super) star: Rc<Cell<bool>>,
     /// COPY FROM STDIN is open; true: in the extended protocol.
     copying_in: Option<bool>,
+    /// A replication stream is open; true: the server has ended its side.
+    streaming: Option<bool>,
     /// An implicit transaction has begun: extended messages without their Sync.
     implicit: bool,
     /// Settings that it reports.
     parameters: BTreeMap<String, String>,
+    /// A setting that it does not report.
+    work_mem: String,
     /// What RESET goes back to.
     initial: BTreeMap<String, String>,
     /// What clients have been told of them.
@@ -53,7 +57,9 @@ impl Model {
             portals: HashMap::new(),
             skipping: false,
             copying_in: None,
+            streaming: None,
             implicit: false,
+            work_mem: String::new(),
             parameters: initial(),
             initial: initial(),
             reported: initial(),
@@ -89,6 +95,11 @@ impl Model {
             self.log.push(format!("{}", message as char));
             return self.copy_message(message, extended, answer);
         }
+        if let Some(ended) = self.streaming {
+            self.log
+                .push(format!("{} {}", message as char, String::from_utf8_lossy(body)).trim_end_matches(['\0', ' ']).to_owned());
+            return self.stream_message(message, ended, answer);
+        }
         if self.skipping && message != tag::SYNC && message != tag::TERMINATE {
             return;
         }
@@ -104,12 +115,20 @@ impl Model {
                 let text = String::from_utf8_lossy(fields.text).into_owned();
                 self.log.push(format!("P {}:{text}", String::from_utf8_lossy(fields.name)));
                 self.implicit = true;
+                if fields.name.is_empty() {
+                    self.statements.remove(&b""[..]);
+                }
                 if self.status == TransactionStatus::Failed && !ends_transaction(&text) {
                     return self.fail(&aborted(), answer);
                 }
                 if !fields.name.is_empty() && self.statements.contains_key(fields.name) {
-                    return self
-                        .fail(&Failure(SqlState::DUPLICATE_PREPARED_STATEMENT, "prepared statement exists".into()), answer);
+                    return self.fail(
+                        &Failure(
+                            SqlState::DUPLICATE_PREPARED_STATEMENT,
+                            format!("prepared statement \"{}\" already exists", String::from_utf8_lossy(fields.name)),
+                        ),
+                        answer,
+                    );
                 }
                 self.parsed_as.insert(fields.name.to_vec(), self.column());
                 self.statements.insert(fields.name.to_vec(), text);
@@ -134,8 +153,7 @@ impl Model {
                         answer.extend_from_slice(&backend::bind_complete());
                     }
                     None => {
-                        let name = String::from_utf8_lossy(names.statement).into_owned();
-                        let text = format!("prepared statement \"{name}\" does not exist");
+                        let text = no_statement(names.statement);
                         self.fail(&Failure(SqlState::INVALID_SQL_STATEMENT_NAME, text), answer);
                     }
                 }
@@ -144,7 +162,11 @@ impl Model {
                 let (target, name) = frontend::describe_fields(body).unwrap();
                 self.log.push(format!("D {}", String::from_utf8_lossy(name)));
                 if matches!(target, frontend::Target::Statement) && !self.statements.contains_key(name) {
-                    return self.fail(&Failure(SqlState::INVALID_SQL_STATEMENT_NAME, "no such statement".into()), answer);
+                    return self.fail(&Failure(SqlState::INVALID_SQL_STATEMENT_NAME, no_statement(name)), answer);
+                }
+                if self.status == TransactionStatus::Failed {
+                    // So does PostgreSQL for whatever returns rows, and here everything does.
+                    return self.fail(&aborted(), answer);
                 }
                 if matches!(target, frontend::Target::Statement) && self.has_changed(name) {
                     return self.fail(&stale(), answer);
@@ -215,6 +237,35 @@ impl Model {
         }
     }
 
+    /// Data from a standby is answered by data; its CopyDone ends the stream, and what else it sends ends the connection.
+    fn stream_message(&mut self, message: u8, ended: bool, answer: &mut Vec<u8>) {
+        match message {
+            tag::COPY_DATA if !ended => answer.extend_from_slice(&wal("keepalive")),
+            tag::COPY_DATA => {}
+            tag::COPY_DONE => {
+                self.streaming = None;
+                if !ended {
+                    answer.extend_from_slice(b"c\0\0\0\x04");
+                }
+                answer.extend_from_slice(&backend::command_complete("COPY 0"));
+                answer.extend_from_slice(&backend::command_complete("START_REPLICATION"));
+                self.ready(answer);
+            }
+            _ => {
+                let (severity, sqlstate) = (Severity::Fatal, SqlState::PROTOCOL_VIOLATION);
+                let message = "invalid standby message type";
+                answer.extend_from_slice(&encode_error(&Report {
+                    severity,
+                    sqlstate,
+                    message,
+                    detail: None,
+                    hint: None,
+                    position: None,
+                }));
+            }
+        }
+    }
+
     fn query(&mut self, text: &str, answer: &mut Vec<u8>) {
         let mut any = false;
         for statement in text.split(';').map(str::trim).filter(|statement| !statement.is_empty()) {
@@ -223,7 +274,7 @@ impl Model {
                 self.error(&failure, answer);
                 break;
             }
-            if self.copying_in.is_some() {
+            if self.copying_in.is_some() || self.streaming.is_some() {
                 return;
             }
         }
@@ -316,6 +367,20 @@ impl Model {
                 "SAVEPOINT".to_owned()
             }
             "select" if word(1) == "fail" => return Err(Failure(SqlState::WARNING, "it fails".into())),
+            // Its last word says what happens once the stream is open.
+            "start_replication" => {
+                answer.extend_from_slice(b"W\0\0\0\x07\0\0\0");
+                answer.extend_from_slice(&wal("record"));
+                if lower.ends_with("fails") {
+                    return Err(Failure(SqlState::WARNING, "it fails".into()));
+                }
+                let ends = lower.ends_with("ends");
+                if ends {
+                    answer.extend_from_slice(b"c\0\0\0\x04");
+                }
+                self.streaming = Some(ends);
+                return Ok(());
+            }
             "copy" if lower.ends_with("stdin") => {
                 self.copying_in = Some(extended);
                 answer.extend_from_slice(&[b'G', 0, 0, 0, 7, 0, 0, 0]);
@@ -333,7 +398,12 @@ impl Model {
                 if !extended {
                     answer.extend_from_slice(&backend::row_description_text("x", 0));
                 }
-                answer.extend_from_slice(&backend::data_row_text(Some(&self.region)));
+                let value = match word(1).as_str() {
+                    "timezone" => self.parameters["TimeZone"].clone(),
+                    "work_mem" => self.work_mem.clone(),
+                    _ => self.region.clone(),
+                };
+                answer.extend_from_slice(&backend::data_row_text(Some(&value)));
                 "SELECT 1".to_owned()
             }
             "alter" => {
@@ -346,21 +416,51 @@ impl Model {
                 self.parameters.insert("TimeZone".into(), value.into());
                 "SET".to_owned()
             }
+            "set" if word(1) == "work_mem" => {
+                self.work_mem = word(3);
+                "SET".to_owned()
+            }
+            "prepare" if word(2) == "as" => {
+                if self.statements.contains_key(word(1).as_bytes()) {
+                    let text = format!("prepared statement \"{}\" already exists", word(1));
+                    return Err(Failure(SqlState::DUPLICATE_PREPARED_STATEMENT, text));
+                }
+                self.statements.insert(word(1).into_bytes(), "SELECT 1".into());
+                "PREPARE".to_owned()
+            }
+            "execute" | "deallocate" if word(1) != "all" && !self.statements.contains_key(word(1).as_bytes()) => {
+                return Err(Failure(SqlState::INVALID_SQL_STATEMENT_NAME, no_statement(word(1).as_bytes())));
+            }
             "reset" if word(1) == "all" => {
+                self.work_mem.clear();
                 self.parameters = self.initial.clone();
                 "RESET".to_owned()
             }
-            "discard" => {
+            "discard" if word(1) == "all" => {
+                self.work_mem.clear();
                 self.parameters = self.initial.clone();
                 self.statements.clear();
                 lower.to_uppercase()
             }
-            "deallocate" => lower.to_uppercase(),
+            "deallocate" if word(1) == "all" => {
+                self.statements.clear();
+                lower.to_uppercase()
+            }
+            "deallocate" => {
+                self.statements.remove(word(1).as_bytes());
+                "DEALLOCATE".to_owned()
+            }
             other => other.to_uppercase(),
         };
         answer.extend_from_slice(&backend::command_complete(&tag));
         Ok(())
     }
+}
+
+/// CopyData of a stream.
+pub(super) fn wal(what: &str) -> Vec<u8> {
+    let length = u32::try_from(what.len() + 4).unwrap().to_be_bytes();
+    [b"d", &length[..], what.as_bytes()].concat()
 }
 
 fn initial() -> BTreeMap<String, String> {
@@ -369,6 +469,13 @@ fn initial() -> BTreeMap<String, String> {
 
 fn stale() -> Failure {
     Failure(SqlState::FEATURE_NOT_SUPPORTED, "cached plan must not change result type".into())
+}
+
+fn no_statement(name: &[u8]) -> String {
+    if name.is_empty() {
+        return "unnamed prepared statement does not exist".into();
+    }
+    format!("prepared statement \"{}\" does not exist", String::from_utf8_lossy(name))
 }
 
 fn aborted() -> Failure {

@@ -496,7 +496,7 @@ fn deallocate_knows_whose_a_statement_is() {
           C DEALLOCATE
           Z I
         Q DEALLOCATE p
-          C DEALLOCATE P
+          C DEALLOCATE
           Z I
             eu: Q DEALLOCATE p
         Q DEALLOCATE ALL
@@ -513,7 +513,7 @@ fn deallocate_knows_whose_a_statement_is() {
         Q PREPARE p AS SELECT 1; DEALLOCATE p; DEALLOCATE ALL
           N NOTICE 00000: this session keeps its server connection from now on: PREPARE (HINT)
           C PREPARE
-          C DEALLOCATE P
+          C DEALLOCATE
           C DEALLOCATE ALL
           Z I
             eu: Q PREPARE p AS SELECT 1; DEALLOCATE p; DEALLOCATE ALL

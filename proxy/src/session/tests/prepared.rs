@@ -332,20 +332,15 @@ fn a_failed_transaction_takes_no_statement() {
             eu: Q BEGIN
             eu: Q SELECT fail
         P b:SELECT 1 | S
-          E ERROR 25P02: aborted (says the server)
+          E ERROR 25P02: current transaction is aborted, commands ignored until end of transaction block
           Z E
-            eu: C domicile_a6fa087ed00a5b3d6ed7befd2bce66c7
-            eu: P domicile_a6fa087ed00a5b3d6ed7befd2bce66c7:SELECT 1
-            eu: S
         P c:SELECT 2 | S
-          E ERROR 25P02: aborted (says the server)
+          E ERROR 25P02: current transaction is aborted, commands ignored until end of transaction block
           Z E
-            eu: P domicile_d5680fe37a25b1d7b012a474db0217ed:SELECT 2
-            eu: S
         B :a | E | S
           E ERROR 25P02: aborted (says the server)
           Z E
-            eu: P domicile_a6fa087ed00a5b3d6ed7befd2bce66c7:SELECT 1
+            eu: B :domicile_a6fa087ed00a5b3d6ed7befd2bce66c7
             eu: S
         Q ROLLBACK
           C ROLLBACK

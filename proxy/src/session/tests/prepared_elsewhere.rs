@@ -149,8 +149,24 @@ fn constants_are_read_under_the_settings_of_their_parse() {
             eu: E 
             eu: S
         B :a | E | S
-          E ERROR 0A000: the prepared statement was parsed under other settings (DateStyle, IntervalStyle, TimeZone or client_encoding) (HINT)
+          2
+          D eu
+          C SELECT 1
           Z I
+            eu: C domicile
+            eu: P domicile:SELECT pg_catalog.set_config('TimeZone', 'UTC', true)
+            eu: B domicile:domicile
+            eu: E domicile
+            eu: C domicile
+            eu: P domicile_340128edb2ae500129143991d37ad5f2:SELECT 'now'
+            eu: C domicile
+            eu: P domicile:SELECT pg_catalog.set_config('TimeZone', 'Mars', true)
+            eu: B domicile:domicile
+            eu: E domicile
+            eu: C domicile
+            eu: B :domicile_340128edb2ae500129143991d37ad5f2
+            eu: E 
+            eu: S
         P a2:SELECT 'now' | B :a2 | E | S
           1
           2
@@ -171,7 +187,6 @@ fn constants_are_read_under_the_settings_of_their_parse() {
           D eu
           C SELECT 1
           Z I
-            eu: P domicile_340128edb2ae500129143991d37ad5f2:SELECT 'now'
             eu: B :domicile_340128edb2ae500129143991d37ad5f2
             eu: E 
             eu: S

@@ -53,6 +53,8 @@ fn savepoints_and_set_local() {
         Q COMMIT AND CHAIN
           E ERROR 0A000: the end of this transaction changes the region, and statements that follow it would run in another one (HINT)
           Z E
+            us: E domicile: no such portal
+            us: S
         Q ROLLBACK
           C ROLLBACK
           Z I
@@ -71,6 +73,8 @@ fn savepoints_and_set_local() {
         Q COMMIT; SELECT 2
           E ERROR 0A000: the end of this transaction changes the region, and statements that follow it would run in another one (HINT)
           Z E
+            us: E domicile: no such portal
+            us: S
         Q ROLLBACK
           C ROLLBACK
           Z I
@@ -285,10 +289,12 @@ fn a_grant_that_shrinks_under_an_open_transaction() {
           audit: denied "eu" at Query by residency.bind[0]
           E ERROR 42501: permission denied for region "eu"
           Z E
+            eu: E domicile: no such portal
+            eu: S
         Q COMMIT
           C ROLLBACK
           Z I
-            eu: Q ROLLBACK
+            eu: Q COMMIT
         Q BEGIN; SET helios.region = 'us'; SELECT 3
           C BEGIN
           C SET

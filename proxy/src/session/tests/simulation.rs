@@ -65,9 +65,13 @@ const LINES_TO_SAY: &[&str] = &[
 ];
 
 /// xorshift64*: a few lines, and the same numbers everywhere.
-struct Random(u64);
+pub(super) struct Random(u64);
 
 impl Random {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
     fn below(&mut self, bound: usize) -> usize {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
@@ -75,7 +79,7 @@ impl Random {
         usize::try_from(self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33).unwrap() % bound
     }
 
-    fn of<'a>(&mut self, from: &[&'a str]) -> &'a str {
+    pub(super) fn of<'a>(&mut self, from: &[&'a str]) -> &'a str {
         from[self.below(from.len())]
     }
 }
@@ -136,7 +140,7 @@ fn judge(said: &str, waits: bool, seed: u64) {
 }
 
 fn simulate(setup: &Setup, seed: u64) {
-    let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+    let mut random = Random::new(seed);
     let script = script(&mut random);
     let mut world = World::new(setup);
     let said = world.play(&script, Cut::Whole);

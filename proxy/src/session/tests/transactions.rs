@@ -214,9 +214,12 @@ fn a_refusal_inside_an_open_transaction_leaves_the_backend_waiting_for_rollback(
         Q SET helios.region = 'us'
           E ERROR 25001: the region cannot change after a statement of the transaction has run (HINT)
           Z E
+            eu: E domicile: no such portal
+            eu: S
         Q SELECT 2
-          E ERROR 25P02: current transaction is aborted, commands ignored until end of transaction block
+          E ERROR 25P02: aborted (says the server)
           Z E
+            eu: Q SELECT 2
         Q ROLLBACK TO s
           C ROLLBACK
           Z T
@@ -230,10 +233,12 @@ fn a_refusal_inside_an_open_transaction_leaves_the_backend_waiting_for_rollback(
         Q SET helios.region = 'us'
           E ERROR 25001: the region cannot change after a statement of the transaction has run (HINT)
           Z E
+            eu: E domicile: no such portal
+            eu: S
         Q COMMIT
           C ROLLBACK
           Z I
-            eu: Q ROLLBACK
+            eu: Q COMMIT
         Q SELECT 4
           T
           D eu
@@ -250,14 +255,15 @@ fn a_refusal_inside_an_open_transaction_leaves_the_backend_waiting_for_rollback(
         Q SET helios.region = 'us'
           E ERROR 25001: the region cannot change after a statement of the transaction has run (HINT)
           Z E
+            eu: E domicile: no such portal
+            eu: S
         Q ROLLBACK; SELECT 5
           C ROLLBACK
           T
           D eu
           C SELECT 1
           Z I
-            eu: Q ROLLBACK
-            eu: Q         ; SELECT 5
+            eu: Q ROLLBACK; SELECT 5
         Q BEGIN; SELECT 1
           C BEGIN
           T
@@ -268,6 +274,8 @@ fn a_refusal_inside_an_open_transaction_leaves_the_backend_waiting_for_rollback(
         Q SET helios.region = 'us'
           E ERROR 25001: the region cannot change after a statement of the transaction has run (HINT)
           Z E
+            eu: E domicile: no such portal
+            eu: S
         Q ROLLBACK AND CHAIN
           C ROLLBACK
           Z T
@@ -346,62 +354,62 @@ fn begin_that_the_server_refuses() {
         Q SELECT 3
     ",
         expect![[r#"
-            Q SET helios.region = 'eu'
-              C SET
-              Z I
-            Q BEGIN DEFERRABLE
-              C BEGIN
-              Z T
-            Q SELECT 1
-              E ERROR 22023: bad transaction mode
-              Z E
-                eu: Q BEGIN DEFERRABLE
-            Q SELECT 2
-              E ERROR 25P02: current transaction is aborted, commands ignored until end of transaction block
-              Z E
-            Q ROLLBACK
-              C ROLLBACK
-              Z I
-            P :BEGIN DEFERRABLE | B : | E | P :SELECT 1 | B : | E | S
-              1
-              2
-              C BEGIN
-              E ERROR 22023: bad transaction mode
-              Z E
-                eu: Q BEGIN DEFERRABLE
-            P :ROLLBACK | B : | E | S
-              1
-              2
-              C ROLLBACK
-              Z I
-            P :BEGIN DEFERRABLE | B : | E | P :SAVEPOINT s | B : | E | S
-              1
-              2
-              C BEGIN
-              1
-              2
-              E ERROR 22023: bad transaction mode
-              Z E
-                eu: Q BEGIN DEFERRABLE
-            Q ROLLBACK
-              C ROLLBACK
-              Z I
-            Q BEGIN DEFERRABLE
-              C BEGIN
-              Z T
-            F
-              E ERROR 22023: bad transaction mode
-              Z E
-                eu: Q BEGIN DEFERRABLE
-            Q ROLLBACK
-              C ROLLBACK
-              Z I
-            Q SELECT 3
-              T
-              D eu
-              C SELECT 1
-              Z I
-                eu: Q SELECT 3
-        "#]],
+        Q SET helios.region = 'eu'
+          C SET
+          Z I
+        Q BEGIN DEFERRABLE
+          C BEGIN
+          Z T
+        Q SELECT 1
+          E ERROR 22023: bad transaction mode
+          Z E
+            eu: Q BEGIN DEFERRABLE
+        Q SELECT 2
+          E ERROR 25P02: current transaction is aborted, commands ignored until end of transaction block
+          Z E
+        Q ROLLBACK
+          C ROLLBACK
+          Z I
+        P :BEGIN DEFERRABLE | B : | E | P :SELECT 1 | B : | E | S
+          1
+          2
+          C BEGIN
+          E ERROR 22023: bad transaction mode
+          Z E
+            eu: Q BEGIN DEFERRABLE
+        P :ROLLBACK | B : | E | S
+          1
+          2
+          C ROLLBACK
+          Z I
+        P :BEGIN DEFERRABLE | B : | E | P :SAVEPOINT s | B : | E | S
+          1
+          2
+          C BEGIN
+          1
+          2
+          E ERROR 22023: bad transaction mode
+          Z E
+            eu: Q BEGIN DEFERRABLE
+        Q ROLLBACK
+          C ROLLBACK
+          Z I
+        Q BEGIN DEFERRABLE
+          C BEGIN
+          Z T
+        F
+          E ERROR 22023: bad transaction mode
+          Z E
+            eu: Q BEGIN DEFERRABLE
+        Q ROLLBACK
+          C ROLLBACK
+          Z I
+        Q SELECT 3
+          T
+          D eu
+          C SELECT 1
+          Z I
+            eu: Q SELECT 3
+    "#]],
     );
 }

@@ -16,8 +16,10 @@ use crate::region::RegionId;
 use crate::session::{Cancel, Core, CoreSettings, Counters, Identity, Login, Output, Outputs, Payload};
 use crate::table::Publisher;
 use crate::target::TargetSessionAttrs;
-use crate::wire::startup::CancelRequest;
-use crate::wire::{Frame, Malformed, Mode, Splitter, SqlState, TransactionStatus, backend, frontend, parse_error};
+use crate::wire::startup::{CancelRequest, Replication};
+use crate::wire::{
+    Frame, Malformed, Mode, Report, Severity, Splitter, SqlState, TransactionStatus, backend, encode_error, frontend, parse_error,
+};
 
 /// How bytes are delivered.
 #[derive(Clone, Copy, Debug)]
@@ -63,7 +65,7 @@ pub(super) fn source() -> Source {
 pub(super) fn bound_to(regions: &[&str]) -> Source {
     let regions = regions.iter().map(|name| (*name).to_owned()).collect();
     let (target, label) = (Default::default(), "residency.bind[0]".into());
-    let bind = BindSource { user: Some("app".into()), database: None, from: None, regions, target, label };
+    let bind = BindSource { user: Some("app".into()), database: None, from: None, regions, target, replication: true, label };
     Source { binds: vec![bind], ..source() }
 }
 
@@ -99,7 +101,8 @@ pub(super) struct World {
     pub(super) servers: HashMap<BackendKey, Model>,
     clients: HashMap<String, Client>,
     names: HashMap<SessionKey, String>,
-    down: Vec<String>,
+    /// Regions, and why they are down.
+    down: Vec<(String, String)>,
     now: Instant,
     out: Outputs,
     said: String,
@@ -194,7 +197,7 @@ impl World {
         std::mem::take(&mut self.said)
     }
 
-    /// `kill eu`: every backend there breaks. `down eu` / `up eu`. `tick 130`: seconds pass. `freeze` / `thaw`: servers keep their answers.
+    /// `kill eu`: every backend there breaks. `down eu`, `down eu silent` / `up eu`. `tick 130`: seconds pass. `freeze` / `thaw`: servers keep their answers.
     /// `leave`: client a is gone. `policy …`: the same source with one change.
     fn act(&mut self, act: &str, cut: Cut) {
         let (verb, rest) = act.split_once(' ').unwrap_or((act, ""));
@@ -209,8 +212,11 @@ impl World {
                     self.carry_out(&[]);
                 }
             }
-            "down" => self.down.push(rest.to_owned()),
-            "up" => self.down.retain(|region| region != rest),
+            "down" => {
+                let (region, why) = rest.split_once(' ').unwrap_or((rest, "refuses"));
+                self.down.push((region.to_owned(), why.to_owned()));
+            }
+            "up" => self.down.retain(|(region, _)| region != rest),
             "tick" => {
                 self.now += Duration::from_secs(rest.parse().unwrap());
                 self.core.tick(self.now, &mut self.out);
@@ -221,14 +227,21 @@ impl World {
                 self.frozen = false;
                 self.deliver(cut);
             }
+            // `replicate a physical eu`: client a is one for replication.
+            "replicate" => {
+                let words: Vec<&str> = rest.split(' ').collect();
+                let replication = if words[1] == "physical" { Replication::Physical } else { Replication::Database };
+                self.log_in(words[0], replication, words.get(2).map(|region| (*region).into()));
+            }
             "leave" => {
                 let session = self.clients[rest].session;
                 self.core.frontend_closed(session, &mut self.out);
                 self.carry_out(&[]);
                 self.deliver(cut);
             }
-            "grant" => {
+            "grant" | "grant-only-queries" => {
                 self.source = bound_to(&rest.split(' ').collect::<Vec<_>>());
+                self.source.binds.iter_mut().for_each(|bind| bind.replication = verb == "grant");
                 let next = Policy::compile(&self.source, Some(&self.publisher.current())).unwrap();
                 self.publisher.publish(Arc::new(next));
             }
@@ -290,9 +303,11 @@ impl World {
                 }
                 let bytes = match what {
                     "row" => backend::data_row_text(Some("x")),
+                    "wal" => super::model::wal("record").into(),
                     "idle" => backend::ready_for_query(TransactionStatus::Idle),
                     "notice" => super::super::plan::none_warning(),
                     "timezone" => backend::parameter_status("TimeZone", "Mars"),
+                    "promoted" => backend::parameter_status("in_hot_standby", "off"),
                     "sjis" => backend::parameter_status("client_encoding", "SJIS"),
                     other => panic!("{other}"),
                 };
@@ -326,13 +341,21 @@ impl World {
     }
 
     fn client(&mut self, name: &str) -> SessionKey {
-        if let Some(client) = self.clients.get(name) {
-            return client.session;
+        match self.clients.get(name) {
+            Some(client) => client.session,
+            None => self.log_in(name, Replication::None, None),
         }
-        let identity =
-            Identity { user: "app".into(), database: "demo".into(), address: None, settings: Arc::new([]), startup_region: None };
-        let secret = name.repeat(4).as_bytes().into();
-        let login = Login { identity, told: parameters(), before: backend::authentication_ok(), secret };
+    }
+
+    fn log_in(&mut self, name: &str, replication: Replication, startup_region: Option<Box<str>>) -> SessionKey {
+        let (user, database, settings) = ("app".into(), "demo".into(), Arc::new([]));
+        let identity = Identity { user, database, address: None, settings, replication, startup_region };
+        let login = Login {
+            identity,
+            told: parameters(TargetSessionAttrs::default()),
+            before: backend::authentication_ok(),
+            secret: name.repeat(4).as_bytes().into(),
+        };
         let session = self.core.client_ready(login, self.now, &mut self.out);
         self.names.insert(session, name.to_owned());
         self.clients.insert(
@@ -374,18 +397,21 @@ impl World {
                     }
                     Output::OpenBackend(ticket, request) => {
                         let region = self.publisher.current().name(request.region).to_owned();
-                        if self.down.contains(&region) {
+                        if let Some((_, why)) = self.down.iter().find(|(down, _)| *down == region) {
                             let node = format!("node-{region}").into();
-                            self.core.backend_failed(ticket, OpenError::Refused { node }, &mut self.out);
+                            self.core.backend_failed(ticket, open_error(why, node, request.target), &mut self.out);
                             continue;
+                        }
+                        if request.replication != Replication::None {
+                            writeln!(self.said, "  open: {region}, for {} replication", request.replication.as_str()).unwrap();
                         }
                         if request.target != TargetSessionAttrs::default() {
                             writeln!(self.said, "  open: {region}, {}", request.target).unwrap();
                         }
                         let info = BackendInfo {
                             node: self.nodes[request.region.index()].clone(),
-                            parameters: parameters(),
-                            peer: None,
+                            route: Arc::default(),
+                            parameters: parameters(request.target),
                             process_id: 1,
                             secret: (&b"key!"[..]).into(),
                         };
@@ -473,8 +499,31 @@ fn prefix(name: &str) -> String {
     if name == "a" { String::new() } else { format!("{name}: ") }
 }
 
-fn parameters() -> Arc<Parameters> {
-    Arc::new([("TimeZone", "UTC")].into_iter().collect())
+fn parameters(target: TargetSessionAttrs) -> Arc<Parameters> {
+    let standby = target.is_for_standbys().then_some(("in_hot_standby", "on"));
+    Arc::new([("TimeZone", "UTC")].into_iter().chain(standby).collect())
+}
+
+/// Why a backend can not be opened.
+fn open_error(why: &str, node: Arc<str>, wanted: TargetSessionAttrs) -> OpenError {
+    match why {
+        "refuses" => OpenError::Refused { node },
+        "silent" => OpenError::TimedOut { node },
+        "unfit" => OpenError::NoneFits { wanted },
+        "starting" => {
+            let said = Report {
+                severity: Severity::Fatal,
+                sqlstate: SqlState::CANNOT_CONNECT_NOW,
+                message: "the database system is starting up",
+                detail: None,
+                hint: None,
+                position: None,
+            };
+            let sqlstate = Some(said.sqlstate);
+            OpenError::LoginFailed { error: encode_error(&said), sqlstate, fatal_for_client: false }
+        }
+        other => panic!("{other}"),
+    }
 }
 
 fn resolve(payload: Payload, chunk: &[u8]) -> Vec<u8> {

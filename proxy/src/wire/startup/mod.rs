@@ -82,14 +82,35 @@ pub struct StartupMessage {
 }
 
 /// The `replication` word of a StartupMessage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Replication {
     /// An ordinary session.
+    #[default]
     None,
     /// Physical replication, in no database.
     Physical,
     /// Logical replication, in a database.
     Database,
+}
+
+impl Replication {
+    /// The kind of replication, or `none`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Physical => "physical",
+            Self::Database => "logical",
+        }
+    }
+
+    /// The value that asks a server for it; nothing asks for an ordinary session.
+    fn value(self) -> Option<&'static str> {
+        match self {
+            Self::None => None,
+            Self::Physical => Some("true"),
+            Self::Database => Some("database"),
+        }
+    }
 }
 
 /// Reads the packet that `bytes` begins with, and says how many bytes it takes. `Ok(None)`: more bytes are needed, at most
@@ -236,7 +257,13 @@ fn text_of(bytes: &[u8]) -> String {
 
 /// StartupMessage of protocol 3.`minor` towards a backend. `options` may be among the parameters; a name that would be read as another
 /// user, another database or a wish to replicate is left out.
-pub fn encode_startup<N: AsRef<str>, V: AsRef<str>>(minor: u16, user: &str, database: &str, parameters: &[(N, V)]) -> Bytes {
+pub fn encode_startup<N: AsRef<str>, V: AsRef<str>>(
+    minor: u16,
+    user: &str,
+    database: &str,
+    replication: Replication,
+    parameters: &[(N, V)],
+) -> Bytes {
     packet(256, |body| {
         put_version(body, PROTOCOL_MAJOR, minor);
         let mut put = |name: &str, value: &str| {
@@ -245,6 +272,9 @@ pub fn encode_startup<N: AsRef<str>, V: AsRef<str>>(minor: u16, user: &str, data
         };
         put("user", user);
         put("database", database);
+        if let Some(value) = replication.value() {
+            put("replication", value);
+        }
         for (name, value) in parameters {
             let name = name.as_ref();
             if name == "options" || !is_protocol_word(name.as_bytes()) {

@@ -177,7 +177,13 @@ fn no_setting_can_become_a_word_of_the_protocol() {
     check(b"user\0u\0User\0root\0\0", expect![[r#"42704 unrecognized configuration parameter "User""#]]);
     // A dash is an underscore in `options`.
     check(b"user\0u\0options\0--_pq-.x=1\0\0", expect![[r#"42704 unrecognized configuration parameter "_pq_.x""#]]);
-    let packet = encode_startup(0, "u", "d", &[("User", "root"), ("", "x"), ("replication", "1"), ("_pq_.x", "1"), ("a", "b")]);
+    let packet = encode_startup(
+        0,
+        "u",
+        "d",
+        Replication::None,
+        &[("User", "root"), ("", "x"), ("replication", "1"), ("_pq_.x", "1"), ("a", "b")],
+    );
     assert_eq!(packet, startup(b"user\0u\0database\0d\0a\0b\0\0"));
 }
 
@@ -205,15 +211,16 @@ proptest! {
     fn what_is_written_to_a_backend_reads_back(
         user in "[a-zA-Z0-9_é]{1,20}",
         database in "[a-zA-Z0-9_ ]{1,20}",
+        replication in prop::sample::select(vec![Replication::None, Replication::Physical, Replication::Database]),
         settings in prop::collection::btree_map("[a-z]{1,3}\\.[a-z]{1,8}", "[^\0]{0,20}", 0..8),
     ) {
         let settings: Vec<(String, String)> = settings.into_iter().collect();
-        let message = message_of(&encode_startup(0, &user, &database, &settings));
+        let message = message_of(&encode_startup(0, &user, &database, replication, &settings));
         let expected = StartupMessage {
             protocol_minor: 0,
             user,
             database,
-            replication: Replication::None,
+            replication,
             parameters: settings,
             unknown_protocol_options: Vec::new(),
         };

@@ -220,7 +220,7 @@ static STATE: [Column; 2] = [text("key"), text("value")];
 
 static MEM: [Column; 5] = [text("name"), int4("size"), int4("used"), int4("free"), int4("memtotal")];
 
-static REGIONS: [Column; 15] = [
+static REGIONS: [Column; 18] = [
     text("region"),
     text("jurisdiction"),
     int4("nodes"),
@@ -236,9 +236,12 @@ static REGIONS: [Column; 15] = [
     numeric("query_count"),
     numeric("permitted"),
     numeric("denied"),
+    int4("primaries_up"),
+    int4("standbys_up"),
+    text("error"),
 ];
 
-static NODES: [Column; 11] = [
+static NODES: [Column; 13] = [
     text("node"),
     text("region"),
     text("role"),
@@ -250,6 +253,8 @@ static NODES: [Column; 11] = [
     int4("sv_active"),
     int4("sv_idle"),
     int4("sv_tested"),
+    text("server_role"),
+    text("error"),
 ];
 
 static DECISIONS: [Column; 4] = [text("outcome"), text("reason"), text("region"), numeric("count")];

@@ -143,6 +143,7 @@ pub(super) fn config(facts: &Facts<'_>) -> Vec<Row> {
         ("pools.connect_timeout", duration(pools.connect_timeout), "5s", true),
         ("pools.prepared_statements", pools.prepared_statements.to_string(), "200", true),
         ("pools.reset_always", pools.reset_always.to_string(), "false", true),
+        ("pools.tcp_user_timeout", duration(pools.tcp_user_timeout), "120s", true),
         ("pools.probe_interval", duration(pools.probe_interval), "10s", true),
         ("limits.login_timeout", duration(limits.login_timeout), "60s", true),
         ("limits.max_clients", shown(limits.max_clients), "", true),

@@ -162,6 +162,9 @@ pub(super) fn regions(facts: &Facts<'_>) -> Vec<Row> {
             tally.queries.into(),
             permitted.into(),
             denied.into(),
+            nodes().filter(|node| node.up && node.standby == Some(false)).count().into(),
+            nodes().filter(|node| node.up && node.standby == Some(true)).count().into(),
+            nodes().find_map(|node| node.error.as_deref()).into(),
         ]
     };
     facts.config.regions.iter().map(row).collect()
@@ -209,6 +212,8 @@ pub(super) fn nodes(facts: &Facts<'_>) -> Vec<Row> {
             sum.active.into(),
             sum.idle.into(),
             sum.resetting.into(),
+            node.standby.map(|standby| if standby { "standby" } else { "primary" }).into(),
+            node.error.as_deref().into(),
         ]
     };
     facts.nodes.iter().map(row).collect()

@@ -51,7 +51,8 @@ fn client(facts: &Facts<'_>, report: &Report, client: &ClientReport) -> Row {
         ClientState::Active | ClientState::Idle => Default::default(),
     };
     let link = client.backend.map(|backend| backend.pointer(report.worker)).unwrap_or_default();
-    let mut row = vec!["C".into(), (&*client.user).into(), (&*client.database).into(), "none".into(), state.into()];
+    let mut row =
+        vec!["C".into(), (&*client.user).into(), (&*client.database).into(), client.replication.as_str().into(), state.into()];
     row.extend(addresses(client.peer, client.local));
     row.extend([
         facts.clock(client.connected_at).into(),
@@ -82,7 +83,8 @@ fn server(facts: &Facts<'_>, report: &Report, server: &ServerReport) -> Row {
     };
     let link = session.map(|session: SessionKey| session.pointer(report.worker)).unwrap_or_default();
     let id = u64::from(backend.key.generation) << 32 | u64::from(backend.key.index);
-    let mut row = vec!["S".into(), (&*backend.user).into(), (&*backend.database).into(), "none".into(), state.into()];
+    let mut row =
+        vec!["S".into(), (&*backend.user).into(), (&*backend.database).into(), backend.replication.as_str().into(), state.into()];
     row.extend(addresses(server.peer, server.local));
     row.extend([
         facts.clock(backend.opened_at).into(),

@@ -1,0 +1,100 @@
+//! Connects to a node: to each of the addresses of its name in turn.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{Instant, timeout_at};
+
+use super::node::Node;
+use super::socket::{tune, tune_backend};
+use super::{Desk, Rules};
+use crate::config::Address;
+use crate::pool::OpenError;
+
+impl Desk {
+    /// Connects by `deadline` at the latest. The address is that of the other end; none of a Unix socket.
+    pub(super) async fn connect(
+        &self,
+        rules: &Rules,
+        node: &Node,
+        deadline: Instant,
+    ) -> Result<(OwnedFd, Option<SocketAddr>), OpenError> {
+        let (host, port) = match &node.config.address {
+            Address::Tcp { host, port } => (host.as_str(), *port),
+            address @ Address::Unix { .. } => {
+                let path = address.socket_path().unwrap_or_default();
+                return match patiently(|| by_path(&path), deadline).await {
+                    Ok(socket) => Ok((socket, None)),
+                    Err(error) => Err(open_error(node, &error)),
+                };
+            }
+        };
+        let unreachable = |text| OpenError::Unreachable { node: node.name.clone(), text };
+        let addresses = match timeout_at(deadline, self.resolver.resolve(host, port)).await {
+            Ok(addresses) => addresses.map_err(unreachable)?,
+            Err(_) => return Err(OpenError::TimedOut { node: node.name.clone() }),
+        };
+        node.resolved(&addresses);
+        let (mut failure, mut all_silent, began_at) = (None, true, Instant::now());
+        for (tried, address) in addresses.iter().enumerate() {
+            // What is left of the time is shared, so that an address that is silent leaves some for the others.
+            let now = Instant::now();
+            let left = u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
+            let deadline = now + deadline.saturating_duration_since(now) / left;
+            match patiently(|| by_address(*address, rules.config.pools.tcp_user_timeout), deadline).await {
+                Ok(socket) => {
+                    node.is_connected_to(Instant::now());
+                    return Ok((socket, Some(*address)));
+                }
+                Err(error) => {
+                    all_silent &= error.kind() == io::ErrorKind::TimedOut;
+                    failure = failure.or(Some(error));
+                }
+            }
+        }
+        if all_silent {
+            node.is_silent(began_at, Instant::now());
+        }
+        Err(failure.map_or(OpenError::NoNode, |error| open_error(node, &error)))
+    }
+}
+
+/// Connects, by `deadline` at the latest. A refusal may be that of a server that is just restarting: once more, at once.
+async fn patiently<F: Future<Output = io::Result<OwnedFd>>>(connect: impl Fn() -> F, deadline: Instant) -> io::Result<OwnedFd> {
+    let in_time = async || timeout_at(deadline, connect()).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    match in_time().await {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => in_time().await,
+        result => result,
+    }
+}
+
+/// Connects by tokio's own means, because a connect that tokio-uring has begun can not be given up at a deadline. The socket comes
+/// back in blocking mode, as io_uring wants it.
+pub(super) async fn by_address(address: SocketAddr, user_timeout: Duration) -> io::Result<OwnedFd> {
+    let socket = TcpStream::connect(address).await?.into_std()?;
+    socket.set_nonblocking(false)?;
+    let socket = OwnedFd::from(socket);
+    tune(&socket)?;
+    tune_backend(&socket, user_timeout)?;
+    Ok(socket)
+}
+
+pub(super) async fn by_path(path: &Path) -> io::Result<OwnedFd> {
+    let socket = UnixStream::connect(path).await?.into_std()?;
+    socket.set_nonblocking(false)?;
+    Ok(socket.into())
+}
+
+fn open_error(node: &Node, error: &io::Error) -> OpenError {
+    let node = node.name.clone();
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => OpenError::Refused { node },
+        io::ErrorKind::TimedOut => OpenError::TimedOut { node },
+        _ => OpenError::Unreachable { node, text: error.to_string() },
+    }
+}
