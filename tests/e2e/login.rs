@@ -161,7 +161,7 @@ fn a_newer_minor_version_is_negotiated() {
     client.send(&m::startup(m::PROTOCOL_3_0 + 9, &[("user", "postgres"), ("database", "demo"), ("_pq_.unknown", "1")]));
     client.authenticate(&Login::default()).unwrap_or_else(|said| panic!("{said}"));
     let first = &client.greeting.messages[0];
-    assert_eq!((first.tag, first.body.as_slice()), (b'v', &b"\0\x03\0\0\0\0\0\x01_pq_.unknown\0"[..]));
+    assert_eq!((first.tag, first.body.as_slice()), (b'v', &b"\0\x03\0\x02\0\0\0\x01_pq_.unknown\0"[..]));
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn nonsense_is_answered_as_postgresql_does_or_not_at_all() {
     let Some(world) = world() else { return };
     let proxy = start(&world.configuration());
     let database = ("database", "demo");
-    let unsupported = "E FATAL 0A000 unsupported frontend protocol 2.0: server supports 3.0 to 3.0 / closed";
+    let unsupported = "E FATAL 0A000 unsupported frontend protocol 2.0: server supports 3.0 to 3.2 / closed";
     check_raw(&proxy, &m::packet(2 << 16, &[0]), unsupported);
     check_raw(
         &proxy,

@@ -12,8 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use rustix::event::{EventfdFlags, eventfd};
 
-use crate::pool::{BackendInfo, MovedBackend, OpenError, OpenRequest, OpenTicket};
-use crate::session::{AuditRecord, CoreSettings, Detail, Login, Operation, Report};
+use crate::pool::{BackendInfo, BackendKey, MovedBackend, OpenError, OpenRequest, OpenTicket};
+use crate::session::{AuditRecord, Cancel, CancelOrder, CoreSettings, Detail, Login, Operation, Report};
+use crate::wire::startup::CancelRequest;
 
 /// What a worker is told.
 pub enum ToWorker {
@@ -57,6 +58,10 @@ pub enum ToWorker {
     Report(Detail, Reply<Report>),
     /// Carry an operator's command out, and say whether what it is about was there.
     Operate(Operation, Reply<bool>),
+    /// Somebody has shown a key and wants what its session is doing to be cancelled.
+    Cancel(Arc<CancelRequest>, Reply<Cancel>),
+    /// A cancel request that was sent to a server is over. Whether that is certain; the answer is what is to be sent next.
+    CancelOver(BackendKey, bool, Reply<Option<CancelOrder>>),
     /// Accept no more; sessions go on as long as their clients like.
     StopAccepting,
     /// Accept no more, and let clients go when their transactions are over; [`ToControl::Drained`] says when all are gone.

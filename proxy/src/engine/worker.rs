@@ -314,6 +314,16 @@ impl<'uring> Worker<'uring> {
                 self.carry_out(&Current::Nothing);
                 return super::report::answer(reply, found);
             }
+            ToWorker::Cancel(request, reply) => {
+                let answer = self.core.cancel(&request, &mut self.outputs);
+                self.carry_out(&Current::Nothing);
+                return super::report::answer(reply, answer);
+            }
+            ToWorker::CancelOver(backend, is_over, reply) => {
+                let next = self.core.cancel_over(backend, is_over, &mut self.outputs);
+                self.carry_out(&Current::Nothing);
+                return super::report::answer(reply, next);
+            }
             ToWorker::StopAccepting => self.stop_accepting(),
             ToWorker::Drain => {
                 self.draining = true;

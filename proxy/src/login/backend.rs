@@ -121,9 +121,30 @@ impl Desk {
         }
     }
 
-    /// Connects to a node and logs in, all of it by `deadline`.
+    /// Connects to a node and logs in, all of it by `deadline`. A server before PostgreSQL 9.3, or a pooler that stands for one, may
+    /// refuse a minor version that it does not know instead of negotiating: it is asked again in 3.0, and from then on only so.
     pub(super) async fn log_in_to(
         &self,
+        rules: &Rules,
+        node: &Node,
+        startup: &Startup<'_>,
+        deadline: Instant,
+    ) -> Result<(OwnedFd, ServerFacts, Option<SocketAddr>), OpenError> {
+        let minor = node.protocol_minor();
+        match self.log_in_speaking(minor, rules, node, startup, deadline).await {
+            Err(OpenError::LoginFailed { sqlstate: Some(SqlState::FEATURE_NOT_SUPPORTED), .. }) if minor > 0 => {
+                let opened = self.log_in_speaking(0, rules, node, startup, deadline).await?;
+                node.does_not_negotiate();
+                Ok(opened)
+            }
+            result => result,
+        }
+    }
+
+    /// The same in protocol 3.`minor`.
+    async fn log_in_speaking(
+        &self,
+        minor: u16,
         rules: &Rules,
         node: &Node,
         startup: &Startup<'_>,
@@ -137,7 +158,7 @@ impl Desk {
         };
         let protocol = |text: String| OpenError::Protocol { node: name(), text };
 
-        let packet = startup_packet(rules, node, startup).map_err(protocol)?;
+        let packet = startup_packet(minor, rules, node, startup).map_err(protocol)?;
         let secret = match &node.config.password {
             Some(password) => Some(Secret::Plain(password.clone())),
             None => rules.config.auth.users.get(user).cloned(),
@@ -179,11 +200,11 @@ impl Desk {
 }
 
 /// The StartupMessage: the client's settings, and the region under each of its names, so that `current_setting` agrees.
-fn startup_packet(rules: &Rules, node: &Node, startup: &Startup<'_>) -> Result<Bytes, String> {
+fn startup_packet(minor: u16, rules: &Rules, node: &Node, startup: &Startup<'_>) -> Result<Bytes, String> {
     let options = region_options(&rules.config.residency.parameters, &node.config.region);
     let mut parameters: Vec<(&str, &str)> = startup.settings.iter().map(|(name, value)| (&**name, &**value)).collect();
     parameters.push(("options", &options));
-    let packet = startup::encode_startup(startup.user, startup.database, startup.replication, &parameters);
+    let packet = startup::encode_startup(minor, startup.user, startup.database, startup.replication, &parameters);
     if packet.len() > STARTUP_PACKET_BYTES_MAX {
         return Err("the settings of the session are more than a startup packet takes".to_owned());
     }

@@ -6,7 +6,6 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use smallvec::SmallVec;
 
 use super::md5;
 use super::scram::{self, ClientFinal, ClientFirst, Keys, ScramError};
@@ -18,7 +17,8 @@ use crate::wire::backend::{
 };
 use crate::wire::frame::body;
 use crate::wire::frontend::{password, sasl_initial, sasl_response};
-use crate::wire::{SqlState, parse_error, tag};
+use crate::wire::startup::{PROTOCOL_MINOR_MAX, negotiate_fields};
+use crate::wire::{CancelSecret, SqlState, parse_error, tag};
 
 /// Bytes of all messages of one login. PostgreSQL needs some 500.
 const LOGIN_BYTES_MAX: usize = BACKEND_MESSAGE_BYTES_MAX;
@@ -52,7 +52,7 @@ pub(super) struct ServerFacts {
     /// Process ID of BackendKeyData; 0 if it sent none.
     pub(super) process_id: u32,
     /// Secret of BackendKeyData.
-    pub(super) secret: SmallVec<[u8; 32]>,
+    pub(super) secret: CancelSecret,
 }
 
 enum State {
@@ -116,6 +116,11 @@ impl BackendLogin {
         let state = std::mem::replace(&mut self.state, State::Over);
         let (state, progress) = match (tag, state) {
             (tag::backend::ERROR_RESPONSE, _) => return Err(refused(message)),
+            // It speaks an older minor version than it was asked for. No extension is ever asked for.
+            (tag::backend::NEGOTIATE_PROTOCOL_VERSION, State::Started(nonce)) => match negotiate_fields(body(message)) {
+                Some((..PROTOCOL_MINOR_MAX, 0)) => (State::Started(nonce), Progress::Read),
+                Some(_) | None => return Err(malformed(tag)),
+            },
             (tag::backend::NOTICE_RESPONSE, state) => (state, Progress::Read),
             (tag::backend::AUTHENTICATION, state) => {
                 let request = Authentication::parse(body(message)).ok_or_else(|| malformed(tag))?;

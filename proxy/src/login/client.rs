@@ -91,6 +91,11 @@ impl Desk {
                     debug!(peer = shown, outcome = outcome.as_str(), "connection closed before login");
                     return Ok(outcome);
                 }
+                Step::Cancel(request) => {
+                    // Whoever asked waits for the end of the connection to know that it is done.
+                    self.cancel(request).await;
+                    return Ok(LoginOutcome::Cancel);
+                }
                 Step::Refuse(refused) => {
                     self.tell_of(&refused, peer);
                     socket.write_all(refused.refusal.encode().into()).await?;
@@ -116,8 +121,7 @@ impl Desk {
                         socket.finish()?;
                         return Ok(refused.refusal.outcome);
                     }
-                    let Admitted { greeting, mut login, early } = *admitted;
-                    socket.write_all(greeting.into()).await?;
+                    let Admitted { mut login, early } = *admitted;
                     login.told = self.interner.borrow_mut().share(login.told);
                     let Identity { user, database, .. } = &login.identity;
                     debug!(peer = shown, user = &**user, database = &**database, worker, "client logged in");

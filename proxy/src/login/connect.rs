@@ -75,7 +75,7 @@ async fn patiently<F: Future<Output = io::Result<OwnedFd>>>(connect: impl Fn() -
 
 /// Connects by tokio's own means, because a connect that tokio-uring has begun can not be given up at a deadline. The socket comes
 /// back in blocking mode, as io_uring wants it.
-async fn by_address(address: SocketAddr, user_timeout: Duration) -> io::Result<OwnedFd> {
+pub(super) async fn by_address(address: SocketAddr, user_timeout: Duration) -> io::Result<OwnedFd> {
     let socket = TcpStream::connect(address).await?.into_std()?;
     socket.set_nonblocking(false)?;
     let socket = OwnedFd::from(socket);
@@ -84,7 +84,7 @@ async fn by_address(address: SocketAddr, user_timeout: Duration) -> io::Result<O
     Ok(socket)
 }
 
-async fn by_path(path: &Path) -> io::Result<OwnedFd> {
+pub(super) async fn by_path(path: &Path) -> io::Result<OwnedFd> {
     let socket = UnixStream::connect(path).await?.into_std()?;
     socket.set_nonblocking(false)?;
     Ok(socket.into())

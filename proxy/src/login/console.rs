@@ -11,17 +11,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::Counted;
 use super::Desk;
 use super::conversation::Refused;
-use super::random::Chance;
 use super::refusal::Refusal;
-use super::{Counted, greeting};
 use crate::admin::console::{self, Client};
 use crate::config::Admin;
 use crate::limits::{CONSOLE_SESSIONS_MAX, OPERATED_DATABASES_MAX};
 use crate::observe::LoginOutcome;
-use crate::wire::SqlState;
+use crate::session::encode_greeting;
 use crate::wire::startup::StartupMessage;
+use crate::wire::{CancelSecret, SqlState};
 
 /// Begins a session of the console on a socket whose login has been answered.
 type Begin = Box<dyn Fn(OwnedFd, Client, Counted)>;
@@ -99,12 +99,12 @@ pub(super) fn admit(
     startup: &StartupMessage,
     before: &[u8],
     early: Bytes,
-    chance: &Chance,
+    key: &(u32, CancelSecret),
 ) -> Result<(Bytes, Client), Refusal> {
     let Some(rights) = console::rights(admin, &startup.user) else {
         let message = format!("user \"{}\" is not allowed to use the administration console", startup.user);
         return Err(Refusal::new(LoginOutcome::Denied, SqlState::INVALID_AUTHORIZATION_SPECIFICATION, message));
     };
     let told = Arc::new(console::parameters());
-    Ok((greeting::encode(before, &told, chance), Client { user: startup.user.as_str().into(), rights, early }))
+    Ok((encode_greeting(before, &told, key.0, &key.1), Client { user: startup.user.as_str().into(), rights, early }))
 }

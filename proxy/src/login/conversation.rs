@@ -1,9 +1,9 @@
-//! One client's login from its first byte to its first ReadyForQuery, without I/O.
+//! One client's login from its first byte to the end of its authentication, without I/O.
 //!
 //! ```text
 //!   SSLRequest, GSSENCRequest ─ N ─┐
 //!                                  ▼
-//!              StartupMessage ─▶ Authenticating ─▶ admission ─▶ Admit: one write, then the session
+//!              StartupMessage ─▶ Authenticating ─▶ admission ─▶ Admit: its worker greets it
 //!                                  └── question, answer ──┘
 //! ```
 //!
@@ -29,9 +29,10 @@ use crate::limits::AUTH_MESSAGE_BYTES_MAX;
 use crate::observe::LoginOutcome;
 use crate::policy::Denial;
 use crate::session::{AuditRecord, Identity, Login};
+use crate::wire::backend::authentication_ok;
 use crate::wire::frame::body;
-use crate::wire::startup::{self, Replication, StartupMessage, StartupPacket};
-use crate::wire::{SqlState, tag};
+use crate::wire::startup::{self, CancelRequest, PROTOCOL_MINOR_MAX, Replication, StartupMessage, StartupPacket};
+use crate::wire::{CancelSecret, SqlState, tag};
 
 /// The login of one client.
 pub struct ClientLogin {
@@ -59,9 +60,11 @@ pub enum Step {
     Send(Bytes),
     /// Close without a word.
     Close(LoginOutcome),
+    /// Cancel what a session does, then close without a word.
+    Cancel(CancelRequest),
     /// Send the refusal, then close.
     Refuse(Box<Refused>),
-    /// Send the greeting; the session begins.
+    /// The session begins; its worker greets it.
     Admit(Box<Admitted>),
     /// Send the greeting; a session of the administration console begins.
     Console(Bytes, Client),
@@ -81,8 +84,6 @@ pub struct Refused {
 /// A login that succeeded.
 #[derive(Debug)]
 pub struct Admitted {
-    /// Everything from AuthenticationOk to ReadyForQuery.
-    pub greeting: Bytes,
     /// Who the client is.
     pub login: Login,
     /// What the client has sent behind its login.
@@ -130,7 +131,7 @@ impl ClientLogin {
         };
         self.input.advance(used);
         match packet {
-            StartupPacket::Cancel(_) => Step::Close(LoginOutcome::Cancel),
+            StartupPacket::Cancel(request) => Step::Cancel(request),
             StartupPacket::Ssl if !ssl_asked => self.stay_unencrypted(true, gss_asked),
             StartupPacket::Gss if !gss_asked => self.stay_unencrypted(ssl_asked, true),
             StartupPacket::Ssl | StartupPacket::Gss => Step::Close(LoginOutcome::Malformed),
@@ -152,9 +153,10 @@ impl ClientLogin {
         if is_full && !is_console(&startup.database) {
             return refuse(Some(&startup), Refusal::too_many());
         }
-        // Protocol 3.0 is spoken, without extensions; who asks for more is told before anything else ("Protocol negotiation").
-        let negotiation = if startup.protocol_minor > 0 || !startup.unknown_protocol_options.is_empty() {
-            startup::encode_negotiate(0, &startup.unknown_protocol_options)
+        // Extensions are not known; who asks for more than is spoken is told before anything else ("Protocol negotiation").
+        let spoken = startup.protocol_minor.min(PROTOCOL_MINOR_MAX);
+        let negotiation = if startup.protocol_minor > spoken || !startup.unknown_protocol_options.is_empty() {
+            startup::encode_negotiate(spoken, &startup.unknown_protocol_options)
         } else {
             Bytes::new()
         };
@@ -195,12 +197,14 @@ impl ClientLogin {
     }
 
     fn admit(&mut self, startup: &StartupMessage, before: &[u8], rules: &Rules) -> Step {
+        let before = Bytes::from([before, &authentication_ok()].concat());
         if is_console(&startup.database) {
             if startup.replication != Replication::None {
                 return refuse(Some(startup), Refusal::replication());
             }
             let early = self.input.split().freeze();
-            return match console::admit(&rules.config.admin, startup, before, early, &self.chance) {
+            let key = (self.chance.process_id, self.secret(startup));
+            return match console::admit(&rules.config.admin, startup, &before, early, &key) {
                 Ok((greeting, client)) => Step::Console(greeting, client),
                 Err(refusal) => refuse(Some(startup), refusal),
             };
@@ -224,10 +228,13 @@ impl ClientLogin {
             replication: startup.replication,
             startup_region: admission.startup_region,
         };
-        let greeting = greeting::encode(before, &told, &self.chance);
-        let (process_id, secret) = (self.chance.process_id, self.chance.secret);
-        let login = Login { identity, told: Arc::new(told), process_id, secret };
-        Step::Admit(Box::new(Admitted { greeting, login, early: self.input.split().freeze() }))
+        let login = Login { identity, told: Arc::new(told), before, secret: self.secret(startup) };
+        Step::Admit(Box::new(Admitted { login, early: self.input.split().freeze() }))
+    }
+
+    /// The secret that the client gets.
+    fn secret(&self, startup: &StartupMessage) -> CancelSecret {
+        CancelSecret::of_client(&self.chance.secret, startup.protocol_minor)
     }
 
     fn deny(&self, startup: &StartupMessage, denial: &Denial, rules: &Rules) -> Step {

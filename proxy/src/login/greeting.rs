@@ -1,16 +1,11 @@
-//! What an admitted client is told before its first ReadyForQuery.
+//! The settings that an admitted client is told if no backend is asked.
 //!
-//! No backend is asked: the settings are those that a node of the grant reported at its last probe, or the configured ones, with
+//! They are those that a node of the grant reported at its last probe, or the configured ones, with
 //! what the client asked for laid over them as PostgreSQL would print it. Where that is not exact, the session corrects it with
 //! the first backend it gets.
 
-use bytes::{BufMut as _, Bytes, BytesMut};
-
 use super::admission::clean_encoding_name;
-use super::random::Chance;
 use crate::pool::Parameters;
-use crate::wire::TransactionStatus;
-use crate::wire::backend::{authentication_ok, backend_key_data, parameter_status, ready_for_query};
 
 /// The settings a client is told. `reported` are a server's, of a session of `reported_by` if that is known; `settings` are the
 /// client's own, names in lower case.
@@ -74,15 +69,4 @@ fn date_style(asked: &str, reported: &str) -> String {
         }
     }
     format!("{style}, {order}")
-}
-
-/// Everything from AuthenticationOk to the first ReadyForQuery, behind `before`.
-pub fn encode(before: &[u8], told: &Parameters, chance: &Chance) -> Bytes {
-    let mut bytes = BytesMut::with_capacity(1024);
-    bytes.put_slice(before);
-    bytes.put(authentication_ok());
-    told.iter().for_each(|(name, value)| bytes.put(parameter_status(name, value)));
-    bytes.put(backend_key_data(chance.process_id, &chance.secret));
-    bytes.put(ready_for_query(TransactionStatus::Idle));
-    bytes.freeze()
 }

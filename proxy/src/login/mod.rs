@@ -7,14 +7,15 @@
 //!
 //! It runs on the control thread under tokio-uring. What is said is decided without I/O (`conversation`, `authentication`,
 //! `admission`, `greeting`, `backend_login`, `scram`); `client`, `backend`, `probe` and `socket` carry it. A login never touches a
-//! backend, and a finished socket is handed to its worker and forgotten here. Cancel requests are not forwarded yet: they are
-//! counted and closed.
+//! backend, and a finished socket is handed to its worker and forgotten here. A cancel request goes to the worker
+//! whose session it names, and from there to the server by a connection of its own (`cancel`).
 
 mod admission;
 mod authentication;
 mod backend;
 mod backend_login;
 mod backoff;
+mod cancel;
 mod choice;
 mod client;
 mod connect;

@@ -2,7 +2,7 @@
 //!
 //! Which region a session may use is decided elsewhere; here a region only has nodes.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::mem::discriminant;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -20,6 +20,7 @@ use crate::policy::Policy;
 use crate::pool::{NodeIdentity, OpenError, Parameters, Route};
 use crate::region::{RegionId, SessionRegion};
 use crate::target::ServerState;
+use crate::wire::startup::PROTOCOL_MINOR_MAX;
 
 /// For so long a server is taken to be what it has reported. Afterwards that says where to look first, and nothing more.
 const FRESH: Duration = Duration::from_secs(3);
@@ -37,6 +38,8 @@ pub struct Node {
     /// What tells its backends from those of the same node under another configuration.
     pub identity: Arc<NodeIdentity>,
     pub(super) state: RefCell<NodeState>,
+    /// It has refused to speak of another version than 3.0.
+    speaks_only_3_0: Cell<bool>,
 }
 
 /// What the last tries have found.
@@ -85,6 +88,16 @@ pub(super) enum Success {
 }
 
 impl Node {
+    /// The minor version of the protocol that it is asked for.
+    pub(super) fn protocol_minor(&self) -> u16 {
+        if self.speaks_only_3_0.get() { 0 } else { PROTOCOL_MINOR_MAX }
+    }
+
+    /// It refuses what it does not know.
+    pub(super) fn does_not_negotiate(&self) {
+        self.speaks_only_3_0.set(true);
+    }
+
     /// Whether it could be used at the last try.
     pub fn is_up(&self) -> bool {
         matches!(self.state.borrow().health, Health::Up)
@@ -291,7 +304,14 @@ pub(super) fn nodes(config: &Config, policy: &Policy, previous: &[Rc<Node>], now
             };
             let name: Arc<str> = node.name.as_str().into();
             let identity = Arc::new(NodeIdentity { name: name.clone(), region });
-            Rc::new(Node { config: node.clone(), name, region, identity, state: RefCell::new(state) })
+            Rc::new(Node {
+                config: node.clone(),
+                name,
+                region,
+                identity,
+                state: RefCell::new(state),
+                speaks_only_3_0: Cell::new(false),
+            })
         };
         Some(previous.iter().find(same).cloned().unwrap_or_else(fresh))
     };

@@ -3,6 +3,7 @@
 use std::io;
 
 use super::scram::NONCE_BYTES;
+use crate::wire::CancelSecret;
 
 /// What is left to chance in one client's login.
 pub struct Chance {
@@ -12,8 +13,8 @@ pub struct Chance {
     pub salt: [u8; 4],
     /// Process ID in BackendKeyData; positive as a signed number, as every process ID is.
     pub process_id: u32,
-    /// Secret in BackendKeyData.
-    pub secret: [u8; 4],
+    /// Secret in BackendKeyData, cut to what the client's protocol takes.
+    pub secret: [u8; CancelSecret::DRAWN_BYTES],
 }
 
 impl Chance {

@@ -61,19 +61,32 @@ impl LoginOutcome {
 
 /// Logins by outcome.
 #[derive(Debug, Default)]
-pub struct LoginCounters([Cell<u64>; LoginOutcome::ALL.len()]);
+pub struct LoginCounters {
+    outcomes: [Cell<u64>; LoginOutcome::ALL.len()],
+    cancels_unknown: Cell<u64>,
+}
 
 impl LoginCounters {
     /// Counts one login.
     pub fn count(&self, outcome: LoginOutcome) {
-        if let Some(counter) = self.0.get(outcome as usize) {
+        if let Some(counter) = self.outcomes.get(outcome as usize) {
             counter.set(counter.get() + 1);
         }
     }
 
+    /// Counts a cancel request that names no session.
+    pub fn count_unknown_cancel(&self) {
+        self.cancels_unknown.set(self.cancels_unknown.get() + 1);
+    }
+
+    /// Cancel requests that named no session.
+    pub fn cancels_unknown(&self) -> u64 {
+        self.cancels_unknown.get()
+    }
+
     /// All outcomes and how often each was counted.
     pub fn all(&self) -> impl Iterator<Item = (LoginOutcome, u64)> {
-        LoginOutcome::ALL.into_iter().zip(self.0.iter().map(Cell::get))
+        LoginOutcome::ALL.into_iter().zip(self.outcomes.iter().map(Cell::get))
     }
 }
 

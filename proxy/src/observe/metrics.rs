@@ -76,6 +76,16 @@ impl Snapshot {
             single("sessions_started", "Sessions that began", sum(|counters| &counters.sessions_total)),
             single("answers", "Queries, function calls and Syncs answered by a backend", sum(|counters| &counters.answers_total)),
             single("pins", "Sessions that began to keep their backend", sum(|counters| &counters.pins_total)),
+            Family {
+                name: "cancels",
+                help: "Cancel requests: sent to a server, answered for a session that waited, dropped, or of no session's key",
+                rows: vec![
+                    (labelled("outcome", "sent"), sum(|counters| &counters.cancels_sent_total)),
+                    (labelled("outcome", "answered"), sum(|counters| &counters.cancels_answered_total)),
+                    (labelled("outcome", "dropped"), sum(|counters| &counters.cancels_dropped_total)),
+                    (labelled("outcome", "unknown"), logins.cancels_unknown()),
+                ],
+            },
             single("backends_opened", "Backends opened", sum(|counters| &counters.backends_opened_total)),
             single("backends_closed", "Backends closed, by either side", sum(|counters| &counters.backends_closed_total)),
             Family {

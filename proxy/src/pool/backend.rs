@@ -3,16 +3,15 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use smallvec::SmallVec;
-
 use super::key::{BackendInfo, NodeIdentity, Parameters, PoolKey, SessionKey};
 use super::owed::OwedReplies;
 use super::pools::PoolIndex;
 use super::prepared::PreparedStatements;
 use super::route::Route;
 use super::tally::Tally;
+use super::withheld::{CancelTarget, Cancelling};
 use crate::region::RegionId;
-use crate::wire::{Splitter, TransactionStatus};
+use crate::wire::{CancelSecret, Splitter, TransactionStatus};
 
 /// Which list a backend is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +20,8 @@ pub enum State {
     Idle,
     /// Lent to one session; in no list.
     Bound(SessionKey),
+    /// Given back, but a cancel request is on its way to it; in no list, not to be touched before that is over.
+    Withheld,
     /// Being reset (DISCARD ALL) after a session; in no list, not to be lent before the answer.
     Resetting,
     /// On its way to another worker; in no list.
@@ -51,7 +52,9 @@ pub struct Backend {
     /// When its transaction began.
     pub(super) xact_at: Instant,
     process_id: u32,
-    secret: SmallVec<[u8; 32]>,
+    secret: CancelSecret,
+    /// A cancel request is on its way to it.
+    pub(super) cancelling: Option<Cancelling>,
     /// What the server has reported last.
     pub parameters: Arc<Parameters>,
     /// The replies it owes.
@@ -102,6 +105,7 @@ impl Backend {
             xact_at: now,
             process_id: info.process_id,
             secret: info.secret,
+            cancelling: None,
             initial: info.parameters.clone(),
             parameters: info.parameters,
             owed: OwedReplies::default(),
@@ -163,6 +167,17 @@ impl Backend {
             && !self.owed.is_copying_in()
             && !self.unsynced
             && self.splitter.at_boundary()
+    }
+
+    /// Where a cancel request for it goes, if its server has given it a key.
+    pub(super) fn cancel_target(&self) -> Option<CancelTarget> {
+        let (node, secret) = (self.node.clone(), self.secret.clone());
+        (!secret.bytes().is_empty()).then_some(CancelTarget {
+            node,
+            peer: self.route.address(),
+            process_id: self.process_id,
+            secret,
+        })
     }
 
     pub(super) fn info(&self) -> BackendInfo {

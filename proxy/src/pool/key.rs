@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use smallvec::SmallVec;
 
 use super::route::Route;
 use crate::region::RegionId;
 use crate::target::TargetSessionAttrs;
-use crate::wire::SqlState;
 use crate::wire::startup::Replication;
+use crate::wire::{CancelSecret, SqlState};
 
 /// Names one session of one worker. The generation tells a session from a former one in the same slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -108,7 +107,7 @@ pub struct BackendInfo {
     /// Process ID of its BackendKeyData.
     pub process_id: u32,
     /// Secret key of its BackendKeyData; up to 256 bytes in protocol 3.2.
-    pub secret: SmallVec<[u8; 32]>,
+    pub secret: CancelSecret,
 }
 
 /// Why a backend could not be opened.

@@ -22,6 +22,7 @@ mod report;
 mod route;
 mod sharing;
 mod tally;
+mod withheld;
 
 #[cfg(test)]
 mod tests;
@@ -40,3 +41,4 @@ pub use quota::Quotas;
 pub use report::{BackendReport, PastReport, PoolReport, SlotReport, session_id, worker_of};
 pub use route::Route;
 pub use tally::Tally;
+pub use withheld::CancelTarget;

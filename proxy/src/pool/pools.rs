@@ -257,10 +257,11 @@ impl Pools {
     ///
     /// 1. it must be at rest ([`Backend::is_at_rest`]); else it is closed, so that the server rolls back: an open transaction, an
     ///    unfinished reply or half a message never meets the next session;
-    /// 2. everything sent to it must have left; until then it waits ([`Pools::flushed`]);
-    /// 3. in session mode, or when the session left something behind, DISCARD ALL is sent first, must be answered without error and must
+    /// 2. a cancel request that is on its way to it must be over; until then it is withheld ([`Pools::end_cancel`]);
+    /// 3. everything sent to it must have left; until then it waits ([`Pools::flushed`]);
+    /// 4. in session mode, or when the session left something behind, DISCARD ALL is sent first, must be answered without error and must
     ///    bring all settings that the server reports back to what they were at login; what it cannot undo closes the backend;
-    /// 4. past its lifetime, or when there are too many, it is closed.
+    /// 5. past its lifetime, or when there are too many, it is closed.
     pub fn release(&mut self, key: BackendKey, now: Instant) {
         let reset_always = self.settings.mode == PoolMode::Session || self.settings.reset_always;
         let Some(backend) = self.get(key) else { return };
@@ -269,6 +270,10 @@ impl Pools {
         }
         if backend.spoiled {
             return self.close(key, Farewell::Terminate);
+        }
+        if backend.cancelling.is_some() {
+            backend.state = State::Withheld;
+            return;
         }
         if backend.unflushed {
             backend.release_when_flushed = true;

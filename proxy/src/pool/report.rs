@@ -29,6 +29,10 @@ pub struct PoolReport {
     pub idle: usize,
     /// Backends being reset.
     pub resetting: usize,
+    /// Backends that nobody uses while a cancel request is on its way to them.
+    pub withheld: usize,
+    /// Cancel requests on their way.
+    pub cancelling: usize,
     /// Backends being opened.
     pub opening: usize,
     /// Sessions that wait.
@@ -111,6 +115,8 @@ impl Pools {
                 active: 0,
                 idle: 0,
                 resetting: 0,
+                withheld: 0,
+                cancelling: 0,
                 opening: pool.opening as usize,
                 waiting: pool.waiting.len(),
                 waited: pool.waiting.front().map_or(Duration::ZERO, |waiter| now.saturating_duration_since(waiter.since)),
@@ -124,9 +130,11 @@ impl Pools {
                 State::Idle => report.idle += 1,
                 State::Bound(_) => report.active += 1,
                 State::Resetting => report.resetting += 1,
+                State::Withheld => report.withheld += 1,
                 // It leaves the table in the same step.
                 State::Moving => {}
             }
+            report.cancelling += usize::from(backend.cancelling.is_some());
             report.tally += &backend.tally;
         }
         reports.into_iter().flatten().collect()

@@ -360,7 +360,7 @@ impl Common {
                 Ok((Route::To(owner), Event::None))
             }
             // A reload of the server's configuration may report a setting at any time, and a reset does.
-            State::Resetting => Ok((Route::Nowhere, Event::None)),
+            State::Resetting | State::Withheld => Ok((Route::Nowhere, Event::None)),
             State::Idle | State::Moving if message == tag::PARAMETER_STATUS => Ok((Route::Nowhere, Event::None)),
             // Whoever is told something while nobody has the backend would be told what another session caused.
             State::Idle | State::Moving => Err(Broken),

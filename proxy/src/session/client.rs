@@ -19,7 +19,7 @@ use crate::pool::{BackendKey, Parameters, PoolIndex, PoolMode, SessionKey};
 use crate::region::RegionId;
 use crate::target::TargetSessionAttrs;
 use crate::wire::startup::Replication;
-use crate::wire::{Splitter, TransactionStatus};
+use crate::wire::{CancelSecret, Splitter, TransactionStatus};
 
 /// Why a session does not look at its client's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +70,11 @@ pub(super) struct Session {
     /// How long it keeps its backends: as the configuration said when it began.
     pub(super) mode: PoolMode,
     pub(super) identity: Identity,
+    /// It has not been greeted yet, and is told this first.
+    pub(super) greeting: Option<Bytes>,
+    /// The key by which its statements are cancelled.
+    pub(super) process_id: u32,
+    pub(super) secret: CancelSecret,
     /// The settings as the client knows them.
     pub(super) told: Arc<Parameters>,
     /// Those it began with, and goes back to by RESET ALL; `None` until it has met its first backend.
@@ -160,6 +165,9 @@ impl Session {
             key,
             mode,
             identity: login.identity,
+            greeting: Some(login.before),
+            process_id: 0,
+            secret: login.secret,
             told: login.told,
             start_settings: None,
             grant: None,

@@ -101,6 +101,12 @@ pub struct Counters {
     pub pins_total: Counter,
     /// Backends opened.
     pub backends_opened_total: Counter,
+    /// Cancel requests that went to a server, …
+    pub cancels_sent_total: Counter,
+    /// … that the proxy answered because the session was waiting for a backend, …
+    pub cancels_answered_total: Counter,
+    /// … and that found nothing to cancel.
+    pub cancels_dropped_total: Counter,
     /// Backends closed, by either side.
     pub backends_closed_total: Counter,
     /// Backends nobody uses.
@@ -125,6 +131,9 @@ impl Default for Counters {
             sessions: Counter::default(),
             answers_total: Counter::default(),
             pins_total: Counter::default(),
+            cancels_sent_total: Counter::default(),
+            cancels_answered_total: Counter::default(),
+            cancels_dropped_total: Counter::default(),
             backends_opened_total: Counter::default(),
             backends_closed_total: Counter::default(),
             backends_idle: Counter::default(),

@@ -128,7 +128,7 @@ impl Common {
     }
 
     /// The pool of the session in a region.
-    fn pool_of(&mut self, session: &mut Session, region: RegionId) -> crate::pool::PoolIndex {
+    pub(super) fn pool_of(&mut self, session: &mut Session, region: RegionId) -> crate::pool::PoolIndex {
         let target = session.grant.as_ref().map(Grant::target).unwrap_or_default();
         if let Some((of, pool)) = session.pool {
             if of == region && session.target == target {
@@ -280,7 +280,8 @@ impl Common {
     /// The session and its backend part. A backend that is not at rest is closed by the pool.
     pub(super) fn give_up_backend(&mut self, session: &mut Session, why: &str, out: &mut Outputs) {
         let Some(key) = session.backend.take() else { return };
-        let kept = session.keeps_backend();
+        // A backend that it was given by its login, and has not used, is no loss.
+        let kept = session.keeps_backend() && !session.unmet;
         session.pin = None;
         self.pools.release(key, self.now);
         if kept && session.is_quiet() {
@@ -300,6 +301,7 @@ impl Common {
     /// The session is over: its backend goes back if it can be used again, else it is closed.
     pub(super) fn let_go(&mut self, mut session: Session, _out: &mut Outputs) {
         self.count_watched(&mut session);
+        self.process_ids.remove(session.process_id, session.key);
         if let Some((_, pool)) = session.pool.take() {
             if session.wait == Wait::Backend {
                 self.pools.stop_waiting(pool, session.key);

@@ -18,11 +18,13 @@
 #![forbid(unsafe_code)]
 
 mod backend;
+mod cancel;
 mod client;
 mod counters;
 mod extended;
 mod frontend;
 mod gate;
+mod greeting;
 mod local;
 mod operate;
 mod orders;
@@ -50,7 +52,9 @@ use client::Session;
 use prepared::SharedStatements;
 
 pub use crate::pool::{BackendKey, SessionKey};
+pub use cancel::{Cancel, CancelOrder, worker_of_process};
 pub use counters::{Counter, Counters, Outcome};
+pub use greeting::encode as encode_greeting;
 pub use operate::Operation;
 pub use output::{AuditRecord, CoreSettings, FirstNodes, Identity, Login, Output, Outputs, Payload};
 pub use refusal::Refusal;
@@ -81,6 +85,7 @@ struct Common {
     scratch: BytesMut,
     now: Instant,
     draining: bool,
+    process_ids: cancel::ProcessIds,
     /// Sessions that may look at the bytes they hold.
     resumable: VecDeque<SessionKey>,
 }
@@ -164,12 +169,13 @@ impl Core {
             scratch: BytesMut::new(),
             now,
             draining: false,
+            process_ids: cancel::ProcessIds::default(),
             resumable: VecDeque::new(),
         };
         Self { sessions: Sessions::default(), common }
     }
 
-    /// A client whose login is over. Bytes that it sent behind its login follow by [`Core::frontend_received`].
+    /// A client that has proved who it is, to be greeted. Bytes that it sent behind its login follow by [`Core::frontend_received`].
     pub fn client_ready(&mut self, login: Login, now: Instant, out: &mut Outputs) -> SessionKey {
         self.common.now = now;
         let mode = self.common.settings.pools.mode;
@@ -185,8 +191,11 @@ impl Core {
             if let Some(refusal) = refused {
                 output::farewell(key, &refusal, out);
                 self.end_session(key, out);
+            } else if self.common.welcome(session, out) {
+                self.end_session(key, out);
             }
         }
+        self.carry_on(out);
         key
     }
 
@@ -362,6 +371,9 @@ impl Common {
     fn resume(&mut self, session: &mut Session, out: &mut Outputs) -> bool {
         if session.wait != client::Wait::No {
             return false;
+        }
+        if self.greet(session, out) {
+            return true;
         }
         let held = session.take_held();
         let ended = !held.is_empty() && self.advance(session, &Feed::Held(held), out);

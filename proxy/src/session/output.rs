@@ -11,8 +11,8 @@ use crate::policy::Reason;
 use crate::pool::{self, BackendKey, Farewell, MovedBackend, OpenRequest, OpenTicket, Parameters, SessionKey, StartupSettings};
 use crate::region::RegionId;
 use crate::target::TargetSessionAttrs;
-use crate::wire::SqlState;
 use crate::wire::startup::Replication;
+use crate::wire::{CancelSecret, SqlState};
 
 /// What the core is told about its surroundings; a reload brings a new one.
 #[derive(Clone, Debug)]
@@ -49,17 +49,17 @@ pub struct Identity {
     pub startup_region: Option<Box<str>>,
 }
 
-/// A client whose login is over and has been answered up to ReadyForQuery.
+/// A client that has proved who it is, and has not been told so yet.
 #[derive(Debug)]
 pub struct Login {
     /// Who it is.
     pub identity: Identity,
-    /// The settings it has been told with ParameterStatus.
+    /// The settings that it is told with ParameterStatus if no backend is asked.
     pub told: Arc<Parameters>,
-    /// Process ID of the BackendKeyData it got.
-    pub process_id: u32,
-    /// Secret key of the BackendKeyData it got.
-    pub secret: [u8; 4],
+    /// What it is told before that: the last word of its authentication, and AuthenticationOk.
+    pub before: Bytes,
+    /// The secret of the key by which its statements are cancelled.
+    pub secret: CancelSecret,
 }
 
 /// What the engine has to do, in order. It drains the list after every call of the core.

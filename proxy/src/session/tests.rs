@@ -5,6 +5,7 @@
 //! PostgreSQL to have a transaction status of its own.
 
 mod alike;
+mod cancels;
 mod extended;
 mod faults;
 mod losses;

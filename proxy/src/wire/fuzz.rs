@@ -27,11 +27,11 @@ pub fn startup(data: &[u8]) {
     match answer {
         Err(error) => assert!(!error.to_string().is_empty()),
         Ok(Some((StartupPacket::Cancel(request), bytes))) => {
-            assert_eq!(startup::encode_cancel(request.process_id, &request.secret), data[..bytes]);
+            assert_eq!(startup::encode_cancel(request.process_id, request.secret.bytes()), data[..bytes]);
         }
         Ok(Some((StartupPacket::Startup(message), _))) => {
             assert!((1..=63).contains(&message.user.len()) && (1..=63).contains(&message.database.len()));
-            let packet = startup::encode_startup(&message.user, &message.database, message.replication, &message.parameters);
+            let packet = startup::encode_startup(0, &message.user, &message.database, message.replication, &message.parameters);
             if packet.len() <= STARTUP_PACKET_BYTES_MAX {
                 let Ok(Some((StartupPacket::Startup(again), bytes))) = startup::parse(&packet) else { panic!("{packet:?}") };
                 assert_eq!(bytes, packet.len());

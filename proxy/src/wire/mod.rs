@@ -19,8 +19,10 @@ pub mod tag;
 
 mod authentication;
 mod codec;
+mod secret;
 
 pub use backend::{Authentication, TransactionStatus};
 pub use error::{ErrorFields, Report, Severity, encode_error, encode_notice, parse_error};
 pub use frame::{Frame, Malformed, Mode, Splitter};
+pub use secret::CancelSecret;
 pub use sqlstate::SqlState;

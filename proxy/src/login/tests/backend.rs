@@ -60,7 +60,7 @@ fn a_server_tells_what_it_is() {
     assert_eq!(hear(&mut login, &ready_for_query(TransactionStatus::Idle)), Ok(Progress::Ready));
     let parameters: Vec<_> = login.facts.parameters.iter().collect();
     assert_eq!(parameters, [("server_version", "15.18"), ("TimeZone", "CET")]);
-    assert_eq!((login.facts.process_id, login.facts.secret.as_slice()), (42, &b"secret"[..]));
+    assert_eq!((login.facts.process_id, login.facts.secret.bytes()), (42, &b"secret"[..]));
 }
 
 #[test]
@@ -139,7 +139,8 @@ fn servers_that_break_the_protocol_are_given_up() {
         vec![ok(), message(b"K\0\0\0\x06ab")],
         vec![message(b"R\0\0\0\x04")],
         vec![message(b"R\0\0\0\x08\0\0\0\x07")],
-        vec![message(b"v\0\0\0\x0c\0\x03\0\0\0\0\0\0")],
+        vec![message(b"v\0\0\0\x0c\0\x03\0\x02\0\0\0\0")],
+        vec![ok(), message(b"v\0\0\0\x0c\0\x03\0\0\0\0\0\0")],
         vec![message(b"\x01\0\0\0\x04")],
         vec![message(b"E\0\0\0\x05\0")],
         vec![message(b"E\0\0\0\x11SFATAL\0Mno\0\0")],

@@ -8,6 +8,7 @@ use super::super::random::Chance;
 use super::super::scram::MECHANISM;
 use super::*;
 use crate::observe::LoginOutcome;
+use crate::session::{Login, encode_greeting};
 use crate::wire::frontend::{query, sasl_initial};
 use crate::wire::startup::{Replication, encode_cancel};
 use crate::wire::{Frame, Malformed, Mode, Splitter, parse_error};
@@ -16,7 +17,7 @@ const SSL_REQUEST: &[u8] = b"\0\0\0\x08\x04\xd2\x16\x2f";
 const GSS_REQUEST: &[u8] = b"\0\0\0\x08\x04\xd2\x16\x30";
 
 pub(super) fn chance() -> Chance {
-    Chance { nonce: [1; 18], salt: [1, 2, 3, 4], process_id: 77, secret: *b"key!" }
+    Chance { nonce: [1; 18], salt: [1, 2, 3, 4], process_id: 77, secret: *b"key!----------------------------" }
 }
 
 /// A StartupMessage of protocol 3.`minor`.
@@ -56,7 +57,8 @@ impl<'a> Conversation<'a> {
                 Step::Read => break,
                 Step::Send(bytes) => self.told.extend_from_slice(&bytes),
                 Step::Admit(admitted) => {
-                    self.told.extend_from_slice(&admitted.greeting);
+                    let Login { before, told, secret, .. } = &admitted.login;
+                    self.told.extend_from_slice(&encode_greeting(before, told, 77, secret));
                     self.end = Some(Step::Admit(admitted));
                 }
                 Step::Refuse(refused) => {
@@ -67,7 +69,7 @@ impl<'a> Conversation<'a> {
                     self.told.extend_from_slice(&greeting);
                     self.end = Some(Step::Console(greeting, client));
                 }
-                step @ Step::Close(_) => self.end = Some(step),
+                step @ (Step::Close(_) | Step::Cancel(_)) => self.end = Some(step),
             }
         }
         self.told[before..].to_vec()
@@ -78,7 +80,16 @@ impl<'a> Conversation<'a> {
             Step::Close(outcome) => Some(*outcome),
             Step::Refuse(refused) => Some(refused.refusal.outcome),
             Step::Admit(_) | Step::Console(..) => Some(LoginOutcome::Admitted),
+            Step::Cancel(_) => Some(LoginOutcome::Cancel),
             Step::Read | Step::Send(_) => None,
+        }
+    }
+
+    /// Bytes of the secret that it was given.
+    pub(super) fn secret_bytes(&self) -> usize {
+        match &self.end {
+            Some(Step::Admit(admitted)) => admitted.login.secret.bytes().len(),
+            end => panic!("{end:?}"),
         }
     }
 
@@ -197,7 +208,7 @@ fn nonsense_is_not_waited_for() {
         (&[0; 4], "= malformed\n"),
         (b"\0\0\x27\x11", "= malformed\n"),
         (b"\x16\x03\x01\x02", "= malformed\n"),
-        (b"\0\0\0\x08\0\x02\0\0", "E FATAL 0A000 unsupported frontend protocol 2.0: server supports 3.0 to 3.0\n= unsupported\n"),
+        (b"\0\0\0\x08\0\x02\0\0", "E FATAL 0A000 unsupported frontend protocol 2.0: server supports 3.0 to 3.2\n= unsupported\n"),
         (&encode_cancel(77, b"key!"), "= cancel\n"),
     ] {
         let mut conversation = Conversation::new(&rules);
@@ -213,10 +224,10 @@ fn what_is_not_spoken_is_negotiated_away() {
         &rules("password", ""),
         &[&hello],
         &expect![[r#"
-        v \x00\x03\x00\x00\x00\x00\x00\x01_pq_.fancy\x00
-        R \x00\x00\x00\x03
-        …
-    "#]],
+            v \x00\x03\x00\x02\x00\x00\x00\x01_pq_.fancy\x00
+            R \x00\x00\x00\x03
+            …
+        "#]],
     );
 }
 

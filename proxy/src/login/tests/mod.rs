@@ -7,6 +7,7 @@ mod console;
 mod nodes;
 mod passwords;
 mod sockets;
+mod versions;
 
 use tokio::time::Instant;
 

@@ -29,8 +29,8 @@ fn data_goes_both_ways_until_both_sides_have_ended_it() {
     ",
         expect![[r#"
             !replicate a physical
-            Q IDENTIFY_SYSTEM
               open: eu, for physical replication
+            Q IDENTIFY_SYSTEM
               C IDENTIFY_SYSTEM
               Z I
                 eu: Q IDENTIFY_SYSTEM
@@ -93,8 +93,8 @@ fn what_has_no_place_in_a_stream_ends_the_session() {
     ",
         expect![[r#"
             !replicate a physical
-            Q START_REPLICATION 0/1
               open: eu, for physical replication
+            Q START_REPLICATION 0/1
               W
               d
                 eu: Q START_REPLICATION 0/1
@@ -114,8 +114,8 @@ fn what_has_no_place_in_a_stream_ends_the_session() {
     ",
         expect![[r#"
             !replicate a physical
-            Q START_REPLICATION 0/1
               open: eu, for physical replication
+            Q START_REPLICATION 0/1
               W
               d
                 eu: Q START_REPLICATION 0/1
@@ -141,8 +141,8 @@ fn its_texts_are_not_read_and_its_region_stays() {
     ",
         expect![[r#"
             !replicate a logical us
-            Q SET domicile.region = 'eu'
               open: us, for logical replication
+            Q SET domicile.region = 'eu'
               C SET
               Z I
                 us: Q SET domicile.region = 'eu'
@@ -197,8 +197,8 @@ fn nobody_else_gets_its_backend() {
     ",
         expect![[r#"
             !replicate a physical
-            a> Q IDENTIFY_SYSTEM
               open: eu, for physical replication
+            a> Q IDENTIFY_SYSTEM
               C IDENTIFY_SYSTEM
               Z I
                 eu: Q IDENTIFY_SYSTEM
@@ -209,14 +209,14 @@ fn nobody_else_gets_its_backend() {
               b: Z I
                 eu: Q SELECT 1
             !replicate c physical
-            c> Q IDENTIFY_SYSTEM
               open: eu, for physical replication
+            c> Q IDENTIFY_SYSTEM
               c: C IDENTIFY_SYSTEM
               c: Z I
                 eu: Q IDENTIFY_SYSTEM
             !replicate d logical
-            d> Q IDENTIFY_SYSTEM
               open: eu, for logical replication
+            d> Q IDENTIFY_SYSTEM
               d: C IDENTIFY_SYSTEM
               d: Z I
                 eu: Q IDENTIFY_SYSTEM
@@ -224,8 +224,8 @@ fn nobody_else_gets_its_backend() {
               closed
                 eu: closed: Terminate
             !replicate e physical
-            e> Q IDENTIFY_SYSTEM
               open: eu, for physical replication
+            e> Q IDENTIFY_SYSTEM
               e: C IDENTIFY_SYSTEM
               e: Z I
                 eu: Q IDENTIFY_SYSTEM
@@ -261,8 +261,8 @@ fn a_region_that_is_not_granted_is_denied() {
     ",
         expect![[r#"
             !replicate a physical eu
-            Q IDENTIFY_SYSTEM
               open: eu, for physical replication
+            Q IDENTIFY_SYSTEM
               C IDENTIFY_SYSTEM
               Z I
                 eu: Q IDENTIFY_SYSTEM
@@ -299,8 +299,8 @@ fn a_stream_ends_when_its_region_is_withdrawn() {
     ",
         expect![[r#"
             !replicate a physical
-            Q START_REPLICATION 0/1
               open: eu, for physical replication
+            Q START_REPLICATION 0/1
               W
               d
                 eu: Q START_REPLICATION 0/1
@@ -328,8 +328,8 @@ fn a_stream_ends_when_its_region_is_withdrawn() {
     ",
         expect![[r#"
             !replicate a physical
-            Q START_REPLICATION 0/1
               open: eu, for physical replication
+            Q START_REPLICATION 0/1
               W
               d
                 eu: Q START_REPLICATION 0/1
@@ -358,15 +358,15 @@ fn the_end_of_work_ends_a_stream_and_lets_other_commands_end() {
     ",
         expect![[r#"
             !replicate a physical
-            Q START_REPLICATION 0/1
               open: eu, for physical replication
+            Q START_REPLICATION 0/1
               W
               d
                 eu: Q START_REPLICATION 0/1
             !replicate b physical
+              open: eu, for physical replication
             !freeze
             b> Q BASE_BACKUP
-              open: eu, for physical replication
                 eu: Q BASE_BACKUP
             !drain
               E FATAL 57P01: terminating connection due to administrator command
@@ -391,9 +391,9 @@ fn the_end_of_work_ends_a_stream_and_lets_other_commands_end() {
     ",
         expect![[r#"
             !replicate a physical
+              open: eu, for physical replication
             !freeze
             Q START_REPLICATION 0/1
-              open: eu, for physical replication
                 eu: Q START_REPLICATION 0/1
             !drain
             !thaw

@@ -13,10 +13,10 @@ use crate::pool::{
     BackendInfo, BackendKey, NodeIdentity, OpenError, Parameters, PoolMode, Quotas, SessionKey, Settings, StatePolicy,
 };
 use crate::region::RegionId;
-use crate::session::{Core, CoreSettings, Counters, Identity, Login, Output, Outputs, Payload};
+use crate::session::{Cancel, Core, CoreSettings, Counters, Identity, Login, Output, Outputs, Payload};
 use crate::table::Publisher;
 use crate::target::TargetSessionAttrs;
-use crate::wire::startup::Replication;
+use crate::wire::startup::{CancelRequest, Replication};
 use crate::wire::{
     Frame, Malformed, Mode, Report, Severity, Splitter, SqlState, TransactionStatus, backend, encode_error, frontend, parse_error,
 };
@@ -109,6 +109,8 @@ pub(super) struct World {
     /// Bytes on their way from servers to the core.
     replies: Vec<(BackendKey, Vec<u8>)>,
     frozen: bool,
+    /// Backends that cancel requests are on their way to.
+    cancels: Vec<BackendKey>,
     nodes: Arc<[Arc<NodeIdentity>]>,
     settings: CoreSettings,
 }
@@ -117,6 +119,10 @@ struct Client {
     session: SessionKey,
     splitter: Splitter,
     open: bool,
+    /// It is being greeted, which is not shown.
+    greeting: bool,
+    /// As its greeting said.
+    process_id: u32,
 }
 
 impl World {
@@ -161,6 +167,7 @@ impl World {
             said: String::new(),
             replies: Vec::new(),
             frozen: false,
+            cancels: Vec::new(),
             nodes,
             settings,
         }
@@ -263,6 +270,25 @@ impl World {
                 self.carry_out(&[]);
                 self.deliver(cut);
             }
+            // `cancel a`: its key is shown; `cancel a wrong`: with another secret. `cancelled`: the server has closed the oldest of the
+            // connections that were made for it; `cancelled badly`: nobody knows what became of it.
+            "cancel" => {
+                let (name, secret) =
+                    rest.split_once(" ").map_or((rest, rest.repeat(4)), |(name, secret)| (name, secret.to_owned()));
+                let process_id = self.clients[name].process_id;
+                let request = CancelRequest { process_id, secret: secret.as_bytes().into() };
+                let answer = self.core.cancel(&request, &mut self.out);
+                self.note_cancel(answer);
+                self.carry_out(&[]);
+                self.deliver(cut);
+            }
+            "cancelled" => {
+                let backend = self.cancels.remove(0);
+                let next = self.core.cancel_over(backend, rest != "badly", &mut self.out);
+                self.note_cancel(next.map_or(Cancel::Done, Cancel::Send));
+                self.carry_out(&[]);
+                self.deliver(cut);
+            }
             "drain" => {
                 self.core.drain(&mut self.out);
                 self.carry_out(&[]);
@@ -293,6 +319,18 @@ impl World {
         }
     }
 
+    fn note_cancel(&mut self, answer: Cancel) {
+        let said = match answer {
+            Cancel::Unknown => "unknown".to_owned(),
+            Cancel::Done => "done".to_owned(),
+            Cancel::Send(order) => {
+                self.cancels.push(order.backend);
+                format!("{:?}", order.target)
+            }
+        };
+        writeln!(self.said, "  cancel: {said}").unwrap();
+    }
+
     pub(super) fn everyone_leaves(&mut self) {
         let clients: Vec<SessionKey> = self.clients.values().filter(|client| client.open).map(|client| client.session).collect();
         for session in clients {
@@ -312,10 +350,18 @@ impl World {
     fn log_in(&mut self, name: &str, replication: Replication, startup_region: Option<Box<str>>) -> SessionKey {
         let (user, database, settings) = ("app".into(), "demo".into(), Arc::new([]));
         let identity = Identity { user, database, address: None, settings, replication, startup_region };
-        let login = Login { identity, told: parameters(TargetSessionAttrs::default()), process_id: 1, secret: [0; 4] };
+        let login = Login {
+            identity,
+            told: parameters(TargetSessionAttrs::default()),
+            before: backend::authentication_ok(),
+            secret: name.repeat(4).as_bytes().into(),
+        };
         let session = self.core.client_ready(login, self.now, &mut self.out);
         self.names.insert(session, name.to_owned());
-        self.clients.insert(name.to_owned(), Client { session, splitter: Splitter::default(), open: true });
+        self.clients.insert(
+            name.to_owned(),
+            Client { session, splitter: Splitter::default(), open: true, greeting: true, process_id: 0 },
+        );
         self.carry_out(&[]);
         session
     }
@@ -367,7 +413,7 @@ impl World {
                             route: Arc::default(),
                             parameters: parameters(request.target),
                             process_id: 1,
-                            secret: Default::default(),
+                            secret: (&b"key!"[..]).into(),
                         };
                         if let Some(key) = self.core.backend_opened(ticket, info, &mut self.out) {
                             let star = self.servers.values().find(|model| model.region == region).map(|model| model.star.clone());
@@ -413,11 +459,21 @@ impl World {
         let mut at = 0;
         let mode = |_: u8, _: usize| Ok::<_, Malformed>(Mode::Gather);
         while let Some(frame) = client.splitter.next(bytes, &mut at, mode).expect("clients get proper messages") {
-            let line = match frame {
-                Frame::Whole { tag, range } => describe(tag, &bytes[range.start + 5..range.end]),
-                Frame::Gathered { tag, bytes } => describe(tag, &bytes[5..]),
+            let (tag, body) = match &frame {
+                Frame::Whole { tag, range } => (*tag, &bytes[range.start + 5..range.end]),
+                Frame::Gathered { tag, bytes } => (*tag, &bytes[5..]),
                 Frame::Head { .. } | Frame::GatheredHead { .. } | Frame::Body { .. } => unreachable!("everything is gathered"),
             };
+            if client.greeting {
+                if tag == b'K' {
+                    client.process_id = backend::backend_key_data_fields(body).unwrap().0;
+                }
+                client.greeting = tag != b'Z';
+                if tag != b'E' {
+                    continue;
+                }
+            }
+            let line = describe(tag, body);
             writeln!(self.said, "  {}{line}", prefix(&name)).unwrap();
         }
     }

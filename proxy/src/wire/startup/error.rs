@@ -60,7 +60,7 @@ impl fmt::Display for StartupError {
         match self {
             Self::InvalidLength(_) => f.write_str("invalid length of startup packet"),
             Self::UnsupportedVersion { major, minor } => {
-                write!(f, "unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.0")
+                write!(f, "unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.2")
             }
             Self::MissingTerminator => f.write_str("invalid startup packet layout: expected terminator as last byte"),
             Self::NotUtf8 => f.write_str("invalid byte sequence for encoding \"UTF8\" in startup packet"),

@@ -11,19 +11,21 @@ mod options;
 mod tests;
 
 use std::collections::BTreeSet;
-use std::fmt;
 
 use bytes::Bytes;
-use smallvec::SmallVec;
 
 pub use self::error::StartupError;
 
+use super::CancelSecret;
 use super::codec::{Fields, message, packet, put_text};
 use super::tag;
 use crate::limits::STARTUP_PACKET_BYTES_MAX;
 
 /// The protocol's only major version, in the upper half of the version word.
 const PROTOCOL_MAJOR: u16 = 3;
+/// The minor version that is spoken at most, with clients and servers. There is no 3.1: who asks for it is spoken to as by 3.0, in
+/// which it does not differ, as PostgreSQL 18 does.
+pub const PROTOCOL_MINOR_MAX: u16 = 2;
 /// A "major version" that no protocol has: the lower half of the word says what the packet is instead.
 const REQUEST: u16 = 1234;
 /// CancelRequest.
@@ -53,12 +55,12 @@ pub enum StartupPacket {
 }
 
 /// A wish to cancel what the session with this key is doing.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CancelRequest {
     /// The process ID that BackendKeyData gave.
     pub process_id: u32,
     /// The secret that BackendKeyData gave.
-    pub secret: SmallVec<[u8; 32]>,
+    pub secret: CancelSecret,
 }
 
 /// What a client says about itself.
@@ -253,16 +255,17 @@ fn text_of(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// StartupMessage of protocol 3.0 towards a backend. `options` may be among the parameters; a name that would be read as another
+/// StartupMessage of protocol 3.`minor` towards a backend. `options` may be among the parameters; a name that would be read as another
 /// user, another database or a wish to replicate is left out.
 pub fn encode_startup<N: AsRef<str>, V: AsRef<str>>(
+    minor: u16,
     user: &str,
     database: &str,
     replication: Replication,
     parameters: &[(N, V)],
 ) -> Bytes {
     packet(256, |body| {
-        put_version(body, PROTOCOL_MAJOR, 0);
+        put_version(body, PROTOCOL_MAJOR, minor);
         let mut put = |name: &str, value: &str| {
             put_text(body, name.as_bytes());
             put_text(body, value.as_bytes());
@@ -303,14 +306,14 @@ pub fn encode_negotiate(minor: u16, unknown: &[String]) -> Bytes {
     })
 }
 
+/// The minor version and the number of refused extensions of a NegotiateProtocolVersion.
+pub fn negotiate_fields(body: &[u8]) -> Option<(u16, u32)> {
+    let mut fields = Fields::new(body);
+    let (major, minor, refused) = (fields.u16()?, fields.u16()?, fields.u32()?);
+    (major == PROTOCOL_MAJOR).then_some((minor, refused))
+}
+
 fn put_version(body: &mut Vec<u8>, major: u16, minor: u16) {
     body.extend_from_slice(&major.to_be_bytes());
     body.extend_from_slice(&minor.to_be_bytes());
-}
-
-impl fmt::Debug for CancelRequest {
-    /// Without the secret: whoever reads it can cancel.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CancelRequest").field("process_id", &self.process_id).finish_non_exhaustive()
-    }
 }

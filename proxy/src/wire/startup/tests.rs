@@ -178,6 +178,7 @@ fn no_setting_can_become_a_word_of_the_protocol() {
     // A dash is an underscore in `options`.
     check(b"user\0u\0options\0--_pq-.x=1\0\0", expect![[r#"42704 unrecognized configuration parameter "_pq_.x""#]]);
     let packet = encode_startup(
+        0,
         "u",
         "d",
         Replication::None,
@@ -214,7 +215,7 @@ proptest! {
         settings in prop::collection::btree_map("[a-z]{1,3}\\.[a-z]{1,8}", "[^\0]{0,20}", 0..8),
     ) {
         let settings: Vec<(String, String)> = settings.into_iter().collect();
-        let message = message_of(&encode_startup(&user, &database, replication, &settings));
+        let message = message_of(&encode_startup(0, &user, &database, replication, &settings));
         let expected = StartupMessage {
             protocol_minor: 0,
             user,

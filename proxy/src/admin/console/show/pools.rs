@@ -20,6 +20,8 @@ struct Sum<'a> {
     active: usize,
     idle: usize,
     resetting: usize,
+    withheld: usize,
+    cancelling: usize,
     opening: usize,
     waited: Duration,
     paused: bool,
@@ -33,6 +35,8 @@ impl Sum<'_> {
         self.active += pool.active;
         self.idle += pool.idle;
         self.resetting += pool.resetting;
+        self.withheld += pool.withheld;
+        self.cancelling += pool.cancelling;
         self.opening += pool.opening;
         self.waited = self.waited.max(pool.waited);
         self.paused |= pool.paused;
@@ -40,7 +44,7 @@ impl Sum<'_> {
     }
 
     fn backends(&self) -> usize {
-        self.active + self.idle + self.resetting
+        self.active + self.idle + self.resetting + self.withheld
     }
 }
 
@@ -91,11 +95,11 @@ fn pool_row(facts: &Facts<'_>, database: &str, user: &str, sum: &Sum<'_>) -> Row
         user.into(),
         sum.sessions.saturating_sub(sum.waiting).into(),
         sum.waiting.into(),
-        none(),
+        sum.cancelling.into(),
         none(),
         sum.active.into(),
-        none(),
-        none(),
+        sum.cancelling.into(),
+        sum.withheld.into(),
         sum.idle.into(),
         none(),
         sum.resetting.into(),
@@ -188,6 +192,7 @@ pub(super) fn nodes(facts: &Facts<'_>) -> Vec<Row> {
         match server.backend.state {
             State::Idle => sum.idle += 1,
             State::Bound(_) => sum.active += 1,
+            State::Withheld => sum.withheld += 1,
             State::Resetting | State::Moving => sum.resetting += 1,
         }
     }

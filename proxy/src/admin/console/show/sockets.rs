@@ -78,6 +78,7 @@ fn server(facts: &Facts<'_>, report: &Report, server: &ServerReport) -> Row {
     let (state, session) = match backend.state {
         State::Idle => ("idle", None),
         State::Bound(session) => ("active", Some(session)),
+        State::Withheld => ("being_canceled", None),
         State::Resetting | State::Moving => ("tested", None),
     };
     let link = session.map(|session: SessionKey| session.pointer(report.worker)).unwrap_or_default();
