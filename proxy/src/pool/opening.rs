@@ -88,16 +88,23 @@ impl Pools {
     }
 
     pub(super) fn open_for_waiters(&mut self, index: PoolIndex) {
-        let (size, per_region_max) = (self.settings.size, self.settings.per_region_max);
+        let (size, per_region_max, worker) = (self.settings.size, self.settings.per_region_max, self.worker);
         loop {
             let ticket = OpenTicket(self.next_ticket);
             let Some(pool) = self.pool(index) else { return };
             // Without a backend there is nobody to wait for.
             let may_wait = pool.retry_at.is_some() && pool.open + pool.opening > 0;
             let wanted = !pool.paused && pool.waiting.len() > pool.opening as usize && !may_wait;
-            if !wanted || !pool.quota.try_take(size, per_region_max) {
+            if !wanted {
                 break;
             }
+            if !pool.quota.try_take(size, per_region_max) {
+                if pool.quota.is_held_by_region(size) && self.make_room(index) {
+                    continue;
+                }
+                break;
+            }
+            pool.quota.set_region_hungry(worker, false);
             pool.opening += 1;
             let request = pool.key.clone();
             self.next_ticket += 1;

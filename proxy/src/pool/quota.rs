@@ -19,24 +19,32 @@ pub(super) const WORKERS_MAX: usize = 64;
 #[derive(Default)]
 pub struct Quotas {
     pools: Mutex<HashMap<PoolKey, Arc<Quota>>>,
-    regions: Mutex<HashMap<RegionId, Arc<AtomicU32>>>,
+    regions: Mutex<HashMap<RegionId, Arc<RegionQuota>>>,
 }
 
 /// The backends of one pool over all workers.
 pub struct Quota {
     open: AtomicU32,
-    region_open: Arc<AtomicU32>,
+    region: Arc<RegionQuota>,
     /// One bit a worker that has waiters and may not open a backend.
     hungry: AtomicU64,
     /// One bit a worker that is hungry and has no backend of this pool at all.
     starving: AtomicU64,
 }
 
+/// The backends of one region over all its pools and workers.
+#[derive(Default)]
+struct RegionQuota {
+    open: AtomicU32,
+    /// One bit a worker that could open a backend but for the bound of the region, and has no idle one there to close.
+    hungry: AtomicU64,
+}
+
 impl Quotas {
     /// The quota of a pool, made at its first use. Quotas stay for the life of the process: their number is bounded by the
     /// distinct pools that were ever used.
     pub(super) fn of(&self, key: &PoolKey) -> Arc<Quota> {
-        let region_open = {
+        let region = {
             let mut regions = self.regions.lock().unwrap_or_else(PoisonError::into_inner);
             regions.entry(key.region).or_default().clone()
         };
@@ -44,8 +52,7 @@ impl Quotas {
         if let Some(quota) = pools.get(key) {
             return quota.clone();
         }
-        let quota =
-            Arc::new(Quota { open: AtomicU32::new(0), region_open, hungry: AtomicU64::new(0), starving: AtomicU64::new(0) });
+        let quota = Arc::new(Quota { open: AtomicU32::new(0), region, hungry: AtomicU64::new(0), starving: AtomicU64::new(0) });
         pools.insert(key.clone(), quota.clone());
         quota
     }
@@ -69,7 +76,7 @@ impl Quotas {
     /// Backends open in each region, all pools together.
     pub fn open_by_region(&self) -> Vec<(RegionId, u32)> {
         let regions = self.regions.lock().unwrap_or_else(PoisonError::into_inner);
-        regions.iter().map(|(region, open)| (*region, open.load(Ordering::Relaxed))).collect()
+        regions.iter().map(|(region, quota)| (*region, quota.open.load(Ordering::Relaxed))).collect()
     }
 }
 
@@ -80,7 +87,7 @@ impl Quota {
         if self.open.fetch_update(Ordering::AcqRel, Ordering::Relaxed, below(pool_max)).is_err() {
             return false;
         }
-        if self.region_open.fetch_update(Ordering::AcqRel, Ordering::Relaxed, below(region_max.unwrap_or(u32::MAX))).is_err() {
+        if self.region.open.fetch_update(Ordering::AcqRel, Ordering::Relaxed, below(region_max.unwrap_or(u32::MAX))).is_err() {
             self.open.fetch_sub(1, Ordering::AcqRel);
             return false;
         }
@@ -90,7 +97,30 @@ impl Quota {
     /// Gives one right back.
     pub(super) fn give_back(&self) {
         self.open.fetch_sub(1, Ordering::AcqRel);
-        self.region_open.fetch_sub(1, Ordering::AcqRel);
+        self.region.open.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Whether only the bound of the region keeps one more backend from being opened.
+    pub(super) fn is_held_by_region(&self, pool_max: u32) -> bool {
+        self.open.load(Ordering::Acquire) < pool_max
+    }
+
+    /// Says whether `worker` needs a place in the region that somebody else would have to give up. True: it has just begun to.
+    pub(super) fn set_region_hungry(&self, worker: usize, hungry: bool) -> bool {
+        let bit = 1u64 << (worker % WORKERS_MAX);
+        let was_hungry = self.region.hungry.load(Ordering::Relaxed) & bit != 0;
+        if hungry && !was_hungry {
+            self.region.hungry.fetch_or(bit, Ordering::AcqRel);
+        } else if was_hungry && !hungry {
+            self.region.hungry.fetch_and(!bit, Ordering::AcqRel);
+        }
+        hungry && !was_hungry
+    }
+
+    /// Another worker that needs a place in the region.
+    pub(super) fn region_hungry_other(&self, worker: usize) -> Option<usize> {
+        let others = self.region.hungry.load(Ordering::Acquire) & !(1u64 << (worker % WORKERS_MAX));
+        (others != 0).then(|| others.trailing_zeros() as usize)
     }
 
     /// Says whether `worker` waits for quota, and whether it has no backend at all. True: it has just begun to wait.

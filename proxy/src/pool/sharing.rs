@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use super::backend::{MovedBackend, State};
 use super::key::BackendKey;
-use super::order::Order;
-use super::pools::{PoolIndex, Pools, Standing};
+use super::order::{Farewell, Order};
+use super::pools::{Pool, PoolIndex, Pools, Standing};
+use crate::region::RegionId;
 
 impl Pools {
     pub(super) fn move_to(&mut self, key: BackendKey, other: usize) {
@@ -69,6 +70,55 @@ impl Pools {
         }
     }
 
+    /// The region is full, and a pool of it needs a backend: closes the one that another pool has not used for longest. False: there
+    /// is none here, and the other workers are asked for one.
+    pub(super) fn make_room(&mut self, index: PoolIndex) -> bool {
+        let (worker, workers) = (self.worker, self.settings.workers);
+        let Some(region) = self.pool(index).map(|pool| pool.key.region) else { return false };
+        if self.close_idlest(region, Some(index)) {
+            return true;
+        }
+        if let Some(pool) = self.pool(index)
+            && pool.quota.set_region_hungry(worker, true)
+        {
+            self.orders.extend((0..workers).filter(|other| *other != worker).map(Order::QuotaChanged));
+        }
+        false
+    }
+
+    /// Closes the backend of a region that has been idle for longest, of those that no session of its own pool waits for.
+    fn close_idlest(&mut self, region: RegionId, but: Option<PoolIndex>) -> bool {
+        let spare = |(place, pool): (usize, &Option<Pool>)| {
+            let index = PoolIndex(u32::try_from(place).ok()?);
+            let pool = pool.as_ref().filter(|pool| pool.key.region == region && pool.waiting.is_empty())?;
+            // The first of the list is the one that has been there for longest.
+            pool.idle.first().copied().filter(|_| but != Some(index))
+        };
+        let spares: Vec<BackendKey> = self.pools.iter().enumerate().filter_map(spare).collect();
+        let idlest = spares.into_iter().filter_map(|key| Some((self.get(key)?.idle_since, key))).min_by_key(|(since, _)| *since);
+        if let Some((_, key)) = idlest {
+            self.close(key, Farewell::Terminate);
+        }
+        idlest.is_some()
+    }
+
+    /// Gives up idle backends of regions in which other workers need a place.
+    fn give_room(&mut self) {
+        let worker = self.worker;
+        for index in self.indices() {
+            while let Some(pool) = self.pool(index)
+                && let region = pool.key.region
+                && let Some(other) = pool.quota.region_hungry_other(worker)
+                && self.close_idlest(region, None)
+            {
+                if let Some(pool) = self.pool(index) {
+                    pool.quota.set_region_hungry(other, false);
+                }
+                self.orders.push(Order::QuotaChanged(other));
+            }
+        }
+    }
+
     /// This worker's fair part of a pool. Rounded up, so that two workers never pass the odd one to and fro.
     pub(super) fn share(&self) -> u32 {
         self.settings.size.div_ceil(u32::try_from(self.settings.workers).unwrap_or(1).max(1))
@@ -80,6 +130,7 @@ impl Pools {
             self.open_more(index, now);
             self.spare_idle(index);
         }
+        self.give_room();
     }
 
     /// Hands idle backends to workers whose sessions wait.

@@ -376,6 +376,34 @@ fn a_region_may_have_a_bound_over_its_pools() {
 }
 
 #[test]
+fn an_idle_backend_of_another_pool_makes_room_in_a_full_region() {
+    let settings = Settings { per_region_max: Some(2), ..settings(PoolMode::Transaction, 5, 2) };
+    let quotas = Arc::default();
+    let [mut here, mut there] = [0, 1].map(|worker| World::new(settings.clone(), &quotas, worker));
+    let other = |user: &str| PoolKey { user: user.into(), ..key(region(0)) };
+    let (first, second) = (here.enter(), here.pools.enter(&other("bob")));
+    here.checkout(first, 1);
+    here.checkout(first, 2);
+    assert_eq!(here.orders(), ["open", "open", "bind 1 to 0", "bind 2 to 1"]);
+    // One in use, one idle: the idle one goes.
+    here.pools.release(backend(0), here.now);
+    here.checkout(second, 3);
+    assert_eq!(here.orders(), ["close 0 Terminate", "open", "bind 3 to 0"]);
+    // None is idle: whoever comes next waits, also in the other worker, which says so.
+    let third = there.pools.enter(&other("carol"));
+    there.checkout(third, 4);
+    assert_eq!(there.orders(), ["tell worker 0", "tell worker 0"], "it wants a backend of its pool, or a place in the region");
+    here.pools.quota_changed(here.now);
+    assert_eq!(here.orders(), Vec::<String>::new());
+    // As soon as one is idle here, its place is given to the worker that has asked.
+    here.pools.release(backend(1), here.now);
+    here.pools.quota_changed(here.now);
+    assert_eq!(here.orders(), ["close 1 Terminate", "tell worker 1"]);
+    there.pools.quota_changed(there.now);
+    assert_eq!(there.orders(), ["open", "bind 4 to 0"]);
+}
+
+#[test]
 fn an_unused_pool_is_forgotten() {
     let mut world = World::alone(PoolMode::Transaction, 1);
     let pool = world.enter();
