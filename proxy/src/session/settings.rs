@@ -107,7 +107,12 @@ fn inform(session: &Session, parameters: &Parameters, concerns: impl Fn(&str) ->
 
 /// Why a backend is given up on which the settings of its session could not be restored: `error` is what the server said.
 pub(super) fn restore_refusal(error: &[u8]) -> Refusal {
-    let said = parse_error(error).map_or_else(String::new, |error| format!(": {}", error.message));
+    let error = parse_error(error);
+    if let Some(error) = error.as_ref().filter(|error| error.sqlstate == Some(SqlState::QUERY_CANCELED)) {
+        // The client's own wish, or a timeout of its own.
+        return Refusal::new(SqlState::QUERY_CANCELED, error.message.clone());
+    }
+    let said = error.map_or_else(String::new, |error| format!(": {}", error.message));
     Refusal::new(SqlState::CONNECTION_FAILURE, format!("the settings of this session could not be restored on its server{said}"))
 }
 
@@ -125,5 +130,17 @@ mod tests {
         assert_eq!(quoted("ISO, MDY"), "'ISO, MDY'");
         assert_eq!(quoted("'; DROP TABLE t; --"), "'''; DROP TABLE t; --'");
         assert_eq!(quoted("a\\'b"), "'a\\''b'");
+    }
+
+    #[test]
+    fn a_cancelled_restore_is_told_as_the_cancel_that_it_is() {
+        let told = |sqlstate| {
+            let error = Refusal::new(sqlstate, "so it is").error();
+            let refusal = restore_refusal(error.get(5..).unwrap_or_default());
+            (refusal.sqlstate, refusal.message.into_owned())
+        };
+        assert_eq!(told(SqlState::QUERY_CANCELED), (SqlState::QUERY_CANCELED, "so it is".to_owned()));
+        let (sqlstate, message) = told(SqlState::INTERNAL_ERROR);
+        assert!(sqlstate == SqlState::CONNECTION_FAILURE && message.ends_with(": so it is"), "{message}");
     }
 }

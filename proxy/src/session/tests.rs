@@ -8,6 +8,7 @@ mod alike;
 mod cancels;
 mod extended;
 mod faults;
+mod greetings;
 mod losses;
 mod model;
 mod operating;
