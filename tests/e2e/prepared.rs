@@ -46,6 +46,21 @@ fn a_statement_meets_backends_that_have_never_seen_it() {
     says(&mut client, &[m::bind("", "named", &[])], "E 26000 prepared statement \"named\" does not exist / Z I");
 }
 
+/// What a portal of the unnamed statement returns was once taken for what the named statement returns that was bound before.
+#[test]
+fn a_portal_is_described_by_the_statement_that_it_is_of_now() {
+    let Some(world) = world() else { return };
+    let proxy = start(&two_backends(world));
+    let mut client = proxy.connect();
+    let named = [m::bind("", "named", &[]), m::execute("", 0)];
+    says(&mut client, &[m::parse("named", "SELECT 7 AS seven")], "1 / Z I");
+    says(&mut client, &named, "2 / D 7 / C SELECT 1 / Z I");
+    says(&mut client, &[m::prepared("", "SELECT 'eight' AS eight")], "1 / 2 / T eight / D eight / C SELECT 1 / Z I");
+    let busy = keep_busy(&proxy);
+    says(&mut client, &named, "2 / D 7 / C SELECT 1 / Z I");
+    drop(busy);
+}
+
 #[test]
 fn more_statements_than_a_backend_keeps_all_work() {
     let Some(world) = world() else { return };

@@ -99,8 +99,12 @@ impl Common {
         if let Some(local) = &mut session.local {
             local.portals.remove(names.portal);
         }
-        let Found::Shared(Entry { statement, told }) = statement else { return Verdict::Forward };
         let statements = session.statements();
+        let Found::Shared(Entry { statement, told }) = statement else {
+            // What a Describe of this portal tells is no longer about the named statement that was bound to it before.
+            statements.bound = None;
+            return Verdict::Forward;
+        };
         statements.bound = told.is_none().then(|| Bound { portal: names.portal.into(), statement: names.statement.into() });
         let renamed = BindNames { portal: names.portal, statement: statement.server_name.as_bytes(), len: 0 };
         let len = message.len + statement.server_name.len() - names.statement.len();
