@@ -1,14 +1,15 @@
 //! Who may come in, and how backends are entered: everything between a connected socket and ReadyForQuery, on both sides.
 //!
 //! ```text
-//!   client:  socket ─▶ StartupMessage ─▶ authentication ─▶ admission ─▶ greeting ─▶ worker
+//!   client:  socket ─▶ StartupMessage ─▶ authentication ─▶ admission ─▶ worker, which greets it
 //!   backend: request ─▶ node ─▶ connect ─▶ StartupMessage ─▶ authentication ─▶ ReadyForQuery ─▶ worker
 //! ```
 //!
 //! It runs on the control thread under tokio-uring. What is said is decided without I/O (`conversation`, `authentication`,
-//! `admission`, `greeting`, `backend_login`, `scram`); `client`, `backend`, `probe` and `socket` carry it. A login never touches a
-//! backend, and a finished socket is handed to its worker and forgotten here. A cancel request goes to the worker
-//! whose session it names, and from there to the server by a connection of its own (`cancel`).
+//! `admission`, `greeting`, `backend_login`, `scram`); `client`, `backend`, `probe` and `socket` carry it. No backend is
+//! touched for a client here: a finished socket is handed to its worker, which greets the client (`session::greeting`), and is
+//! forgotten. A cancel request goes to the worker whose session it names, and from there to the server by a connection of its own
+//! (`cancel`).
 
 mod admission;
 mod authentication;
