@@ -244,7 +244,6 @@ impl Common {
                     found.owed.stream_begins();
                 }
                 if message == tag::ERROR_RESPONSE {
-                    session.told_fatal |= ends_connection(body);
                     found.owed.copy_ended();
                     session.unit.failed = true;
                     if session.wait == Wait::Preamble(Preamble::Restore) {
@@ -252,6 +251,8 @@ impl Common {
                         session.receiving = false;
                         return Ok((Route::Nowhere, Event::None));
                     }
+                    // Only now: what the client does not see it has not been told.
+                    session.told_fatal |= ends_connection(body);
                     // The error of a command that the proxy put before the client's goes to the client.
                     session.receiving = true;
                     return Ok((Route::To(owner), Event::None));

@@ -267,3 +267,61 @@ fn a_backend_that_dies_before_it_has_run_anything_is_replaced_once() {
     "#]],
     );
 }
+
+/// The server's last words answer the proxy's own statement here, so the client has not heard them.
+#[test]
+fn a_backend_that_is_terminated_while_settings_are_restored_is_replaced_too() {
+    check(
+        transaction_mode(),
+        "
+        Q SET helios.region = 'eu'
+        Q SET TimeZone = 'Mars'
+        b> Q SET helios.region = 'eu'
+        !freeze
+        b> Q SELECT 2
+        !terminate eu
+        !thaw
+        Q BEGIN
+        !freeze
+        Q SELECT 1
+        !terminate eu
+        !terminate eu
+        !thaw
+    ",
+        expect![[r#"
+            Q SET helios.region = 'eu'
+              C SET
+              Z I
+            Q SET TimeZone = 'Mars'
+              C SET
+              S TimeZone=Mars
+              Z I
+                eu: Q SET TimeZone = 'Mars'
+            b> Q SET helios.region = 'eu'
+              b: C SET
+              b: Z I
+            !freeze
+            b> Q SELECT 2
+                eu: Q SELECT pg_catalog.set_config('TimeZone', 'UTC', false)
+            !terminate eu
+                eu: Q SELECT 2
+            !thaw
+              b: T
+              b: D eu
+              b: C SELECT 1
+              b: Z I
+            Q BEGIN
+              C BEGIN
+              Z T
+            !freeze
+            Q SELECT 1
+                eu: Q SELECT pg_catalog.set_config('TimeZone', 'Mars', false)
+            !terminate eu
+                eu: Q SELECT pg_catalog.set_config('TimeZone', 'Mars', false)
+            !terminate eu
+              E FATAL 08006: server connection to node "node-eu" was lost
+              closed
+            !thaw
+        "#]],
+    );
+}

@@ -190,17 +190,22 @@ impl World {
         std::mem::take(&mut self.said)
     }
 
-    /// `kill eu`: every backend there breaks. `down eu`, `down eu silent` / `up eu`. `tick 130`: seconds pass. `freeze` / `thaw`: servers keep their answers.
+    /// `kill eu`: every backend there breaks; `terminate eu`: it says so first. `down eu`, `down eu silent` / `up eu`. `tick 130`: seconds pass. `freeze` / `thaw`: servers keep their answers.
     /// `leave`: client a is gone. `policy …`: the same source with one change.
     fn act(&mut self, act: &str, cut: Cut) {
         let (verb, rest) = act.split_once(' ').unwrap_or((act, ""));
         match verb {
-            "kill" => {
+            "kill" | "terminate" => {
                 let dead = self.servers.iter().filter(|(_, model)| model.region == rest);
                 let mut dead: Vec<BackendKey> = dead.map(|(key, _)| *key).collect();
                 dead.sort_by_key(|key| key.index);
                 for key in dead {
                     self.servers.remove(&key);
+                    if verb == "terminate" {
+                        let last = bytes::Bytes::from_static(TERMINATED);
+                        self.core.backend_received(key, &last, &mut self.out);
+                        self.carry_out(&last);
+                    }
                     self.core.backend_closed(key, &mut self.out);
                     self.carry_out(&[]);
                 }
@@ -534,3 +539,6 @@ fn describe(tag: u8, body: &[u8]) -> String {
         _ => name.to_string(),
     }
 }
+
+/// The ErrorResponse of a server process that an administrator ends.
+const TERMINATED: &[u8] = b"E\0\0\0\x26SFATAL\0VFATAL\0C57P01\0Mterminated\0\0";
