@@ -16,4 +16,5 @@ mod replication;
 mod residency;
 mod seeds;
 mod sessions;
+mod soak;
 mod world;

@@ -13,5 +13,6 @@ pub mod program;
 pub mod proxy;
 mod scram;
 pub mod skip;
+pub mod soak;
 pub mod tidy;
 pub mod transcript;

@@ -6,6 +6,7 @@ mod fuzz;
 mod install;
 mod progress;
 mod show;
+mod soak;
 mod suites;
 mod test;
 mod tidy;
@@ -42,6 +43,7 @@ enum Command {
         seconds: u32,
     },
     Suites(suites::Options),
+    Soak(soak::Options),
     /// Install the packages that the other commands need
     Install,
 }
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         Command::Ci => ci::run(),
         Command::Tidy => tidy::run(),
         Command::Fuzz { seconds } => fuzz::run(seconds),
+        Command::Soak(options) => soak::run(&options),
         Command::Suites(options) => suites::run(&options),
         Command::Install => install::run(),
     };

@@ -124,8 +124,7 @@ impl Target {
             configuration.pool_mode = pool_mode;
             configuration.method = "trust";
             configuration.top = "pin_notice = false\n".to_owned();
-            // Each test has a pool of its own, by its `application_name`; the server takes fewer connections than they would keep.
-            configuration.pools = "size = 40\nmax_per_region = 80\n".to_owned();
+            configuration.pools = "size = 40\n".to_owned();
             configuration.residency = "unbound = \"here\"\n".to_owned();
             Proxy::start(&configuration)
         };
