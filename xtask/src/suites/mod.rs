@@ -111,7 +111,9 @@ struct Target {
 impl Target {
     fn start(mode: Mode, results: PathBuf) -> Result<Self, String> {
         std::fs::create_dir_all(&results).map_err(|error| format!("{}: {error}", results.display()))?;
-        let mut cluster = Cluster::start(&cluster::Options { name: "suites", connections_max: 100, ..Default::default() })?;
+        // Each test has a pool of its own, by its `application_name`, and each pool keeps what it has opened.
+        let options = cluster::Options { name: "suites", connections_max: 600, ..Default::default() };
+        let mut cluster = Cluster::start(&options)?;
         cluster.trust_everyone()?;
         // What `pg_regress` sets on servers that it starts itself, and no log of each statement.
         for setting in ["max_prepared_transactions = 2", "log_statement = 'none'", "log_min_duration_statement = -1"] {
