@@ -255,6 +255,7 @@ impl Core {
     /// A backend came from another worker.
     pub fn backend_arrived(&mut self, moved: MovedBackend, out: &mut Outputs) -> Option<BackendKey> {
         let key = self.common.pools.arrived(moved, self.common.now);
+        self.common.counters.backends_closed_total.add(u64::from(key.is_none()));
         self.carry_on(out);
         key
     }
@@ -262,6 +263,7 @@ impl Core {
     /// A backend did not survive its way to another worker.
     pub fn move_failed(&mut self, moved: &MovedBackend, out: &mut Outputs) {
         self.common.pools.move_failed(moved);
+        self.common.counters.backends_closed_total.add(1);
         self.carry_on(out);
     }
 
