@@ -174,7 +174,9 @@ impl Common {
     pub(super) fn leaves_behind(&mut self, session: &mut Session, key: BackendKey, cause: Cause, out: &mut Outputs) {
         if let Some(backend) = self.pools.get(key) {
             backend.dirty = true;
-            backend.spoiled |= cause == Cause::Library;
+            // DISCARD ALL unloads no library, and leaves the schema of temporary tables behind, by which PostgreSQL judges whether a
+            // transaction may be prepared (`PREPARE TRANSACTION`).
+            backend.spoiled |= matches!(cause, Cause::Library | Cause::TemporaryTable);
         }
         if session.keeps_backend() || self.settings.session_state != StatePolicy::Pin {
             return;

@@ -144,9 +144,19 @@ fn position(text: &str, message: &str) -> Option<usize> {
         return message.ends_with(" at end of input").then(|| characters_before(text.len())).flatten();
     };
     let near = near.strip_suffix('"').filter(|near| !near.is_empty())?;
-    let mut places = text.match_indices(near).map(|(at, _)| at);
-    let first = places.next()?;
-    if places.next().is_none() {
+    // NUL is no token in NULL.
+    let is_word =
+        |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$' | 0x80..));
+    let bytes = text.as_bytes();
+    let (begins, ends) = (is_word(near.as_bytes().first()), is_word(near.as_bytes().last()));
+    let is_token = |at: &usize| {
+        let before = at.checked_sub(1).and_then(|at| bytes.get(at));
+        !(begins && is_word(before)) && !(ends && is_word(bytes.get(at + near.len())))
+    };
+    let places = || text.match_indices(near).map(|(at, _)| at).filter(is_token);
+    let mut found = places();
+    let first = found.next()?;
+    if found.next().is_none() {
         return characters_before(first);
     }
     if text.len() > LOCATED_TEXT_BYTES_MAX {
@@ -156,7 +166,7 @@ fn position(text: &str, message: &str) -> Option<usize> {
         let start = text.get(..at + near.len()).unwrap_or_default();
         matches!(pg_query::split_with_parser(start), Err(Error::Split(found)) if found == message)
     };
-    text.match_indices(near).map(|(at, _)| at).take(LOCATING_ATTEMPTS_MAX).find(is_refused_alike).and_then(characters_before)
+    places().take(LOCATING_ATTEMPTS_MAX).find(is_refused_alike).and_then(characters_before)
 }
 
 /// See [`position`]: the longest text, and how many places are tried in it.

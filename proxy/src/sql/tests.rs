@@ -444,6 +444,7 @@ fn refusals_tell_where() {
     assert_eq!(position("SELECT 'é'; x"), Some(13));
     assert_eq!(position("SELECT x; x x x"), Some(11));
     assert_eq!(position("SELECT a.b(a); SELECT a b a"), Some(27));
+    assert_eq!(position("CREATE TEMP TABLE t (a int NOT NULL, b int NOT NUL)"), Some(48));
     assert_eq!(position("SET x ="), Some(8));
     assert_eq!(position("SELECT 1; SELECT 'abc"), Some(18));
     assert_eq!(position("SELECT ) ; )"), Some(8));

@@ -65,11 +65,11 @@ fn what_is_left_behind_keeps_the_backend() {
             eu: Q SELECT 3
         X
           closed
+            eu: closed: Terminate
           b: T
           b: D eu
           b: C SELECT 1
           b: Z I
-            eu: Q DISCARD ALL
             eu: Q SELECT 2
     "#]],
     );
