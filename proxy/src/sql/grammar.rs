@@ -151,7 +151,7 @@ fn position(text: &str, message: &str) -> Option<usize> {
     let (begins, ends) = (is_word(near.as_bytes().first()), is_word(near.as_bytes().last()));
     let is_token = |at: &usize| {
         let before = at.checked_sub(1).and_then(|at| bytes.get(at));
-        !(begins && is_word(before)) && !(ends && is_word(bytes.get(at + near.len())))
+        !(begins && is_word(before) || ends && is_word(bytes.get(at + near.len())))
     };
     let places = || text.match_indices(near).map(|(at, _)| at).filter(is_token);
     let mut found = places();
