@@ -6,6 +6,7 @@ mod fuzz;
 mod install;
 mod progress;
 mod show;
+mod sim;
 mod soak;
 mod suites;
 mod test;
@@ -44,6 +45,7 @@ enum Command {
     },
     Suites(suites::Options),
     Soak(soak::Options),
+    Sim(sim::Options),
     /// Install the packages that the other commands need
     Install,
 }
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         Command::Tidy => tidy::run(),
         Command::Fuzz { seconds } => fuzz::run(seconds),
         Command::Soak(options) => soak::run(&options),
+        Command::Sim(options) => sim::run(&options),
         Command::Suites(options) => suites::run(&options),
         Command::Install => install::run(),
     };

@@ -164,6 +164,7 @@ impl Core {
         if only_preamble && !session.keeps_backend() && !session.told_fatal && !std::mem::replace(&mut session.retried, true) {
             // It has most likely died unseen while it was idle, and has run nothing of the client's.
             session.owed = 0;
+            session.unready = 0;
             session.failure = None;
             session.unit.failed = false;
             return self.common.wake(session);
@@ -234,6 +235,7 @@ impl Common {
                 if message == tag::COPY_IN_RESPONSE {
                     let dropped = found.owed.copy_in_begins();
                     session.owed = session.owed.saturating_sub(dropped.len());
+                    session.unready = session.unready.saturating_sub(dropped.len());
                     if !dropped.is_empty() {
                         // The unit that was thought to be over goes on behind the data.
                         session.unit.touched = true;
@@ -275,6 +277,9 @@ impl Common {
             Progress::Ends => {
                 let Some(Reply { kind, rule, noted, .. }) = found.owed.pop() else { return Err(Broken) };
                 session.owed = session.owed.saturating_sub(1);
+                if message == tag::READY_FOR_QUERY {
+                    session.unready = session.unready.saturating_sub(1);
+                }
                 if noted {
                     session.settle_note(found, body);
                 }
@@ -440,6 +445,7 @@ impl Common {
         if !session.is_quiet() {
             return;
         }
+        session.clearing = false;
         let keeps = session.keeps_backend() && !self.draining;
         if session.backend.is_some() && session.is_settled() && !keeps {
             if let Some(key) = session.backend.take() {
@@ -517,8 +523,17 @@ fn apply_effects(session: &mut Session, effects: &[(usize, Effect)], completed: 
 /// A statement with a consequence for the session has completed; `body` is that of its CommandComplete.
 pub(super) fn apply(session: &mut Session, effect: &Effect, body: &[u8]) {
     match effect {
-        Effect::End if backend::command_complete_tag(body).is_some_and(|tag| tag == b"ROLLBACK") => session.region.rollback(),
-        Effect::End => session.region.commit(),
+        Effect::End => {
+            if backend::command_complete_tag(body).is_some_and(|tag| tag == b"ROLLBACK") {
+                session.region.rollback();
+            } else {
+                session.region.commit();
+            }
+            if session.status == TransactionStatus::Failed {
+                // What follows in the same unit is not refused any more; ReadyForQuery tells the rest.
+                session.status = TransactionStatus::Idle;
+            }
+        }
         Effect::Savepoint(name) => session.region.savepoint(name),
         Effect::Release(name) => session.region.release(name),
         Effect::RollbackTo(name) => session.region.rollback_to(name),

@@ -105,6 +105,8 @@ pub(super) struct Session {
     pub(super) target: TargetSessionAttrs,
     /// Replies the backend owes to this session.
     pub(super) owed: usize,
+    /// How many ReadyForQuery are among them: until the last one is here, its transaction status is not known.
+    pub(super) unready: usize,
     /// Pieces of the backend's message in hand are for this client.
     pub(super) receiving: bool,
     /// The server has sent its last error: end of stream follows.
@@ -138,6 +140,10 @@ pub(super) struct Session {
     pub(super) statements: Option<Box<SessionStatements>>,
     /// Steps with them that may still fail, oldest first.
     pub(super) notes: VecDeque<Note>,
+    /// A backend is carrying out what takes names away, and it is not known yet whether it succeeds.
+    pub(super) clearing: bool,
+    /// Counts what has changed the unnamed statement.
+    pub(super) unnamed_serial: u64,
     /// There is no unnamed statement, whatever a backend may have that has not seen the client's last Query.
     pub(super) unnamed_ended: bool,
     /// For reports.
@@ -185,6 +191,7 @@ impl Session {
             pool: None,
             target: TargetSessionAttrs::default(),
             owed: 0,
+            unready: 0,
             receiving: false,
             told_fatal: false,
             after_message: Vec::new(),
@@ -201,6 +208,8 @@ impl Session {
             local: None,
             statements: None,
             notes: VecDeque::new(),
+            clearing: false,
+            unnamed_serial: 0,
             unnamed_ended: false,
             watch: Watch::default(),
         }
@@ -208,6 +217,7 @@ impl Session {
 
     /// The unnamed statement is no more.
     pub(super) fn deallocate_unnamed(&mut self) {
+        self.unnamed_serial += 1;
         if let Some(local) = &mut self.local {
             local.statements.remove(&b""[..]);
         }
@@ -225,6 +235,12 @@ impl Session {
     /// Whether every reply has been given: the status is known.
     pub(super) fn is_quiet(&self) -> bool {
         self.owed == 0
+    }
+
+    /// Whether the transaction status is known, as far as earlier messages decide it. Within a unit that has reached the backend its
+    /// errors come before anything that the proxy answers.
+    pub(super) fn knows_status(&self) -> bool {
+        self.is_quiet() || self.unit.touched && self.unready == 0
     }
 
     /// Whether the backend could be given up now without the client losing a transaction or a reply.
@@ -282,7 +298,8 @@ impl Session {
         if let Some(local) = &mut self.local {
             match name {
                 Some(name) => drop(local.statements.remove(name.as_bytes())),
-                None => local.statements.clear(),
+                // The unnamed statement is not among them.
+                None => local.statements.retain(|name, _| name.is_empty()),
             }
         }
         if let Some(statements) = &mut self.statements {

@@ -8,6 +8,7 @@ use super::gate::Gate;
 use super::local::{Class, LocalStatement, class, column, ends_failure};
 use super::output::Outputs;
 use super::pin::Cause;
+use super::prepared::{Before, Note, Unnamed};
 use super::{Common, Refusal};
 use crate::limits::{LOCAL_STATEMENT_BYTES_MAX, LOCAL_STATEMENTS_MAX};
 use crate::pool::{Kind, Rule};
@@ -34,6 +35,9 @@ impl Common {
         }
         // A failed transaction takes no statement, and says that first.
         let is_failed = session.status == TransactionStatus::Failed;
+        if is_failed && !session.is_quiet() {
+            return self.hold_until_quiet(session, out);
+        }
         if !fields.name.is_empty() && !is_failed && session.has_statement(fields.name) {
             return self.fail_unit(session, &Refusal::duplicate_statement(fields.name), out);
         }
@@ -73,16 +77,24 @@ impl Common {
             let definition = body.get(fields.name.len() + 1..).unwrap_or_default();
             return self.prepare(session, fields, definition, leaves, out);
         }
-        let verdict = self.pass(session, Kind::Parse, "Parse", out);
-        if matches!(verdict, Verdict::Forward) {
-            if let Some(local) = &mut session.local {
-                local.statements.remove(fields.name);
-            }
-            if let (Some(cause), Some(key)) = (leaves, session.backend) {
-                self.leaves_behind(session, key, cause, out);
-            }
+        let key = match self.gate(session, "Parse", out) {
+            Gate::Open(key) => key,
+            Gate::Hold(wait) => return Verdict::Hold(wait),
+            Gate::Refuse(refusal) => return self.fail_unit(session, &refusal, out),
+        };
+        session.is_used();
+        session.unit.unnamed |= fields.name.is_empty();
+        if session.local_statement(fields.name).is_some() {
+            let before = session.before(fields.name);
+            self.note_step(session, key, Kind::Parse, Rule::Forward, Note::Local(fields.name.into(), before));
+        } else {
+            session.unnamed_serial += u64::from(fields.name.is_empty());
+            self.note_sent(session, key, Some((Kind::Parse, Rule::Forward)));
         }
-        verdict
+        if let Some(cause) = leaves {
+            self.leaves_behind(session, key, cause, out);
+        }
+        Verdict::Forward
     }
 
     /// Keeps a statement of the proxy's own.
@@ -97,24 +109,29 @@ impl Common {
         if let Some(verdict) = self.check_status(session, kind.as_ref(), out) {
             return verdict;
         }
+        if !name.is_empty() && session.has_statement(name) {
+            return self.fail_unit(session, &Refusal::duplicate_statement(name), out);
+        }
         if text.len() > LOCAL_STATEMENT_BYTES_MAX {
             return self.fail_unit(session, &too_many("bytes in a prepared statement"), out);
-        }
-        if let Some(statements) = session.statements.as_mut().filter(|_| name.is_empty()) {
-            statements.drop_unnamed();
         }
         let local = session.local.get_or_insert_default();
         if local.statements.len() >= LOCAL_STATEMENTS_MAX && !local.statements.contains_key(name) {
             return self.fail_unit(session, &too_many("prepared statements"), out);
         }
-        local.statements.insert(name.into(), Rc::new(LocalStatement { text: text.into(), kind }));
-        self.answer(session, backend::parse_complete(), out);
+        let before = session.before(name);
+        let statement = Rc::new(LocalStatement { text: text.into(), kind });
+        session.local.get_or_insert_default().statements.insert(name.into(), statement);
+        self.answer_step(session, backend::parse_complete(), Note::Local(name.into(), before), out);
         Verdict::Done
     }
 
     /// Bind.
     pub(super) fn bind(&mut self, session: &mut Session, message: &Message<'_>, out: &mut Outputs) -> Verdict {
         let Some(names) = frontend::bind_names(message.body) else { return self.malformed(session, out) };
+        if session.is_unsettled(names.statement) {
+            return self.hold_until_quiet(session, out);
+        }
         let Some(statement) = session.local_statement(names.statement) else {
             if session.maps_statements() {
                 return self.bind_prepared(session, message, &names, out);
@@ -150,16 +167,29 @@ impl Common {
 
     /// A failed transaction takes no statement but its end.
     fn check_status(&mut self, session: &mut Session, kind: Option<&sql::Kind>, out: &mut Outputs) -> Option<Verdict> {
-        if !session.unit.touched && !session.is_quiet() {
-            return Some(Verdict::Hold(Wait::Quiet));
+        if !session.knows_status() {
+            return Some(self.hold_until_quiet(session, out));
         }
-        let failed = session.status == TransactionStatus::Failed && !ends_failure(kind);
-        failed.then(|| self.fail_unit(session, &Refusal::in_failed_transaction(), out))
+        if session.status != TransactionStatus::Failed || ends_failure(kind) {
+            return None;
+        }
+        Some(self.fail_in_failed(session, out))
+    }
+
+    /// A statement that a failed transaction does not take, unless what is on its way to the backend ends that.
+    pub(super) fn fail_in_failed(&mut self, session: &mut Session, out: &mut Outputs) -> Verdict {
+        if !session.is_quiet() {
+            return self.hold_until_quiet(session, out);
+        }
+        self.fail_unit(session, &Refusal::in_failed_transaction(), out)
     }
 
     /// Describe.
     pub(super) fn describe(&mut self, session: &mut Session, body: &[u8], out: &mut Outputs) -> Verdict {
         let Ok((target, name)) = frontend::describe_fields(body) else { return self.malformed(session, out) };
+        if target == Target::Statement && session.is_unsettled(name) {
+            return self.hold_until_quiet(session, out);
+        }
         let statement = match target {
             Target::Statement => session.local_statement(name),
             Target::Portal => session.local_portal(name),
@@ -195,11 +225,22 @@ impl Common {
     /// Close.
     pub(super) fn close(&mut self, session: &mut Session, body: &[u8], out: &mut Outputs) -> Verdict {
         let Ok((target, name)) = frontend::close_fields(body) else { return self.malformed(session, out) };
+        if target == Target::Statement && session.is_unsettled(name) {
+            return self.hold_until_quiet(session, out);
+        }
+        let unnamed_ended = session.unnamed_ended;
         session.unnamed_ended |= target == Target::Statement && name.is_empty();
         let local = session.local.as_mut().and_then(|local| match target {
             Target::Statement => local.statements.remove(name),
             Target::Portal => local.portals.remove(name),
         });
+        if let Some(local) = local.clone().filter(|_| target == Target::Statement) {
+            let serial = session.unnamed_serial;
+            session.unnamed_serial += u64::from(name.is_empty());
+            let before = Before { local: Some(local), unnamed: Unnamed::default(), unnamed_ended, serial };
+            self.answer_step(session, backend::close_complete(), Note::Local(name.into(), before), out);
+            return Verdict::Done;
+        }
         if local.is_none()
             && session.maps_statements()
             && target == Target::Statement

@@ -108,11 +108,11 @@ impl Common {
             return Verdict::Done;
         };
         // Within a unit that has reached the backend, answers stand in the queue of replies; before it, the status must be known.
-        if !session.unit.touched && !session.is_quiet() {
-            return Verdict::Hold(Wait::Quiet);
+        if !session.knows_status() {
+            return self.hold_until_quiet(session, out);
         }
         if session.status == TransactionStatus::Failed && !ends_failure(Some(kind)) {
-            return self.fail_unit(session, &Refusal::in_failed_transaction(), out);
+            return self.fail_in_failed(session, out);
         }
         if session.unit.region_ends {
             return self.fail_unit(session, &Refusal::region_changes_at_end(), out);
@@ -161,6 +161,7 @@ impl Common {
                 let resets = *kind == sql::Kind::ResetAll;
                 let has_set = session.start_settings.as_ref().is_some_and(|start| *start != session.told);
                 if session.backend.is_some() && stays || resets && has_set {
+                    session.clearing |= !resets;
                     return self.run_on_backend(session, &statement.text, None, out);
                 }
                 let answer = backend::command_complete(if resets { "RESET" } else { "DISCARD ALL" });
@@ -240,6 +241,7 @@ impl Common {
     fn perform_deallocate(&mut self, session: &mut Session, name: Option<&str>, text: &[u8], out: &mut Outputs) -> Verdict {
         let known = name.is_some_and(|name| session.has_statement(name.as_bytes()));
         if session.keeps_backend() && session.backend.is_some() && !known {
+            session.clearing = true;
             return self.run_on_backend(session, text, None, out);
         }
         if let Some(name) = name.filter(|_| !known) {
@@ -339,7 +341,7 @@ impl Common {
         out: &mut Outputs,
     ) {
         let rule_ends = effect == Some(Effect::End);
-        let rule = match effect.filter(|_| session.region.is_open()) {
+        let rule = match effect.filter(|effect| *effect == Effect::End || session.region.is_open()) {
             Some(effect) => Rule::Follow(Box::new(Script { effects: vec![(1, effect)], ..Script::default() })),
             None => Rule::Forward,
         };

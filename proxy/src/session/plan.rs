@@ -365,6 +365,8 @@ impl Walk<'_> {
             return Ok(self.backend(None));
         }
         match name {
+            // An error of the statements before it comes first, and the server does not know the name either.
+            Some(_) if !known && !self.alone => Ok(self.backend(None)),
             Some(name) if !known => {
                 let text = format!("prepared statement \"{name}\" does not exist");
                 Err(Refusal::new(SqlState::INVALID_SQL_STATEMENT_NAME, text).into())

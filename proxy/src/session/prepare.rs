@@ -34,7 +34,7 @@ impl Common {
             return self.prepare_unnamed(session, definition, leaves, out);
         }
         if session.status == TransactionStatus::Failed {
-            return self.fail_unit(session, &Refusal::in_failed_transaction(), out);
+            return self.fail_in_failed(session, out);
         }
         if let Some(refusal) = session.statements().refuses(fields.name.len() + definition.len()) {
             return self.fail_unit(session, &refusal, out);
@@ -62,11 +62,10 @@ impl Common {
         let told = session.told.clone();
         let previous = session.statements().replace_unnamed(digest, definition, &told, leaves);
         let there = self.pools.get(key).and_then(|found| found.prepared.sent_unnamed(digest));
-        if let Some(local) = &mut session.local {
-            local.statements.remove(&b""[..]);
-        }
+        session.unnamed_serial += 1;
+        let local = session.local.as_mut().and_then(|local| local.statements.remove(&b""[..]));
         session.is_used();
-        self.note_step(session, key, Kind::Parse, Rule::Forward, Note::Unnamed(digest, previous, there));
+        self.note_step(session, key, Kind::Parse, Rule::Forward, Note::Unnamed(digest, previous, there, local));
         Verdict::Forward
     }
 
@@ -134,10 +133,6 @@ impl Common {
 
     /// Close of a statement that is not the proxy's own. `None`: it may be one that the session has made with SQL.
     pub(super) fn close_prepared(&mut self, session: &mut Session, name: &[u8], out: &mut Outputs) -> Option<Verdict> {
-        let is_unsettled = if name.is_empty() { session.unnamed_is_unsettled() } else { session.names_are_unsettled() };
-        if is_unsettled {
-            return Some(self.hold_until_quiet(session, out));
-        }
         let note = if name.is_empty() {
             Note::UnnamedClosed(session.statements().drop_unnamed())
         } else {
@@ -156,10 +151,6 @@ impl Common {
 
     /// What the client means by the name of a statement.
     fn find(&mut self, session: &mut Session, name: &[u8], out: &mut Outputs) -> Result<Found, Verdict> {
-        let is_unsettled = if name.is_empty() { session.unnamed_is_unsettled() } else { session.names_are_unsettled() };
-        if is_unsettled {
-            return Err(self.hold_until_quiet(session, out));
-        }
         let pinned = session.pin.is_some();
         let found = if name.is_empty() {
             session.statements().unnamed().map(|unnamed| Found::Unnamed(unnamed.leaves))

@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 
 use super::Refusal;
 use super::client::Session;
+use super::local::LocalStatement;
 use super::pin::Cause;
 use super::settings::quoted;
 use crate::limits::{SESSION_STATEMENTS_BYTES_MAX, SESSION_STATEMENTS_MAX};
@@ -282,22 +283,40 @@ pub(super) enum Note {
     /// A statement is closed on the backend, to make room or to be made anew.
     Evicted(StatementDigest, PreparedStatement),
     /// The client's Parse of the unnamed statement, in place of an earlier one.
-    Unnamed(StatementDigest, Unnamed, Option<UnnamedStatement>),
+    Unnamed(StatementDigest, Unnamed, Option<UnnamedStatement>, Option<Rc<LocalStatement>>),
     /// The same statement once more, because the backend had another.
     UnnamedAgain(StatementDigest, Option<UnnamedStatement>),
     /// The client has closed the unnamed statement.
     UnnamedClosed(Unnamed),
+    /// A statement of the proxy's own has got this name, or has lost it to another: what the name stood for before.
+    Local(Box<[u8]>, Before),
     /// A Describe of a shared statement or of its portal; with the client's name for the statement, if the client is told.
     Described(StatementDigest, Option<Box<[u8]>>),
 }
 
+/// What a name stood for.
+pub(super) struct Before {
+    pub(super) local: Option<Rc<LocalStatement>>,
+    /// For the empty name.
+    pub(super) unnamed: Unnamed,
+    pub(super) unnamed_ended: bool,
+    /// [`Session::unnamed_serial`] before the change; it is one more after.
+    pub(super) serial: u64,
+}
+
 impl Note {
     fn is_named(&self) -> bool {
-        matches!(self, Self::Parse(..) | Self::Closed(..) | Self::Evicted(..))
+        match self {
+            Self::Local(name, _) => !name.is_empty(),
+            _ => matches!(self, Self::Parse(..) | Self::Closed(..) | Self::Evicted(..)),
+        }
     }
 
     fn is_unnamed(&self) -> bool {
-        matches!(self, Self::Unnamed(..) | Self::UnnamedAgain(..) | Self::UnnamedClosed(_))
+        match self {
+            Self::Local(name, _) => name.is_empty(),
+            _ => matches!(self, Self::Unnamed(..) | Self::UnnamedAgain(..) | Self::UnnamedClosed(_)),
+        }
     }
 }
 
@@ -309,7 +328,7 @@ impl Session {
 
     /// Notes of earlier units decide what the names mean.
     pub(super) fn names_are_unsettled(&self) -> bool {
-        !self.unit.named && self.notes.iter().any(Note::is_named)
+        self.clearing && !self.is_quiet() || !self.unit.named && self.notes.iter().any(Note::is_named)
     }
 
     /// Notes of earlier units decide what the unnamed statement is.
@@ -327,6 +346,40 @@ impl Session {
         Some(error_of_parts(&[before, name, after]))
     }
 
+    /// What a name stands for now, before that changes.
+    pub(super) fn before(&mut self, name: &[u8]) -> Before {
+        let local = self.local.as_mut().and_then(|local| local.statements.remove(name));
+        let unnamed = self.statements.as_mut().filter(|_| name.is_empty()).map(|statements| statements.drop_unnamed());
+        let serial = self.unnamed_serial;
+        self.unnamed_serial += u64::from(name.is_empty());
+        Before { local, unnamed: unnamed.unwrap_or_default(), unnamed_ended: self.unnamed_ended, serial }
+    }
+
+    fn restore_name(&mut self, name: Box<[u8]>, before: Before) {
+        let Before { local, unnamed, unnamed_ended, serial } = before;
+        if name.is_empty() {
+            if self.unnamed_serial != serial + 1 {
+                // A later unit has changed it since.
+                return;
+            }
+            self.unnamed_serial = serial;
+            self.unnamed_ended = unnamed_ended;
+            if unnamed.digest.is_some() {
+                self.statements().unnamed = unnamed;
+            }
+        }
+        let statements = &mut self.local.get_or_insert_default().statements;
+        match local {
+            Some(statement) => drop(statements.insert(name, statement)),
+            None => drop(statements.remove(&name)),
+        }
+    }
+
+    /// Whether steps of earlier units decide what a name means.
+    pub(super) fn is_unsettled(&self, name: &[u8]) -> bool {
+        if name.is_empty() { self.unnamed_is_unsettled() } else { self.names_are_unsettled() }
+    }
+
     /// Makes a note for a reply that is owed from now on.
     pub(super) fn note(&mut self, note: Note) {
         self.unit.named |= note.is_named();
@@ -338,7 +391,7 @@ impl Session {
     pub(super) fn settle_note(&mut self, backend: &mut Backend, reply: &[u8]) {
         match self.notes.pop_front() {
             Some(Note::Parse(digest, _)) => backend.prepared.parsed(digest),
-            Some(Note::Unnamed(digest, previous, _)) => {
+            Some(Note::Unnamed(digest, previous, ..)) => {
                 backend.prepared.parsed_unnamed(digest);
                 self.statements().reuse(previous);
             }
@@ -352,7 +405,7 @@ impl Session {
                     self.statements().describe(&name, description);
                 }
             }
-            Some(Note::Closed(..) | Note::Evicted(..) | Note::UnnamedClosed(_)) | None => {}
+            Some(Note::Local(..) | Note::Closed(..) | Note::Evicted(..) | Note::UnnamedClosed(_)) | None => {}
         }
     }
 
@@ -368,16 +421,25 @@ impl Session {
                 }
                 Note::Closed(name, entry) => self.statements().insert(name, entry),
                 Note::Evicted(digest, statement) => backend.prepared.restore(digest, statement),
-                Note::Unnamed(digest, previous, there) => {
+                Note::Unnamed(digest, previous, there, local) => {
                     backend.prepared.restore_unnamed(there.filter(|_| !was_tried));
                     let statements = self.statements();
                     // A later unit may have parsed another one since.
                     if statements.unnamed.digest == Some(digest) {
                         statements.unnamed = if was_tried { Unnamed::default() } else { previous };
+                        if let Some(local) = local.filter(|_| !was_tried) {
+                            self.local.get_or_insert_default().statements.insert((&b""[..]).into(), local);
+                        }
                     }
                 }
                 Note::UnnamedAgain(_, there) => backend.prepared.restore_unnamed(there.filter(|_| !was_tried)),
                 Note::Described(..) => {}
+                Note::Local(name, Before { serial, .. }) if was_tried && name.is_empty() => {
+                    // The Parse has ended the one before all the same.
+                    let ended = Before { local: None, unnamed: Unnamed::default(), unnamed_ended: true, serial };
+                    self.restore_name(name, ended);
+                }
+                Note::Local(name, before) => self.restore_name(name, before),
                 Note::UnnamedClosed(previous) => {
                     let statements = self.statements();
                     if statements.unnamed.digest.is_none() {

@@ -177,6 +177,7 @@ impl Common {
         if let Some(cause) = plan.leaves {
             self.leaves_behind(session, key, cause, out);
         }
+        session.clearing |= facts.statements.iter().any(|statement| clears_names(&statement.kind));
         session.committing |= facts.statements.iter().any(|statement| ends_with_commit(&statement.kind));
         let mut script = Script::default();
         let mut blanked = Vec::new();
@@ -378,6 +379,11 @@ fn defer(session: &mut Session, plan: &Plan, facts: &Facts, text: &[u8]) -> Resu
         }
     }
     Ok(())
+}
+
+/// Whether a statement may take prepared statements away.
+fn clears_names(kind: &sql::Kind) -> bool {
+    matches!(kind, sql::Kind::DiscardAll | sql::Kind::Deallocate { .. })
 }
 
 /// Whether a statement makes what a transaction has done last.

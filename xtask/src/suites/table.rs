@@ -53,8 +53,10 @@ pub fn verdict(rows: &[(&str, Mode, Row)]) -> Result<(), String> {
         if !worse.is_empty() {
             faults.push(format!("{suite}, {} mode: fails only through the proxy: {}", mode.name(), worse.join(" ")));
         }
-        if row.skipped.is_none() && direct.is_some_and(|direct| direct.passed > row.passed + row.failed.len()) {
-            faults.push(format!("{suite}, {} mode: broke off", mode.name()));
+        let all = |row: &Row| row.passed + row.failed.len();
+        if direct.is_some_and(|direct| direct.skipped.is_none() && all(direct) > all(row)) {
+            let why = row.skipped.as_deref().unwrap_or("not all of its tests were run");
+            faults.push(format!("{suite}, {} mode: broke off: {why}", mode.name()));
         }
     }
     if faults.is_empty() { Ok(()) } else { Err(faults.join("\n")) }
@@ -85,6 +87,8 @@ mod tests {
         let worse = [("a", Mode::Direct, row(2, &["x"])), ("a", Mode::Session, row(1, &["x", "y"]))];
         assert_eq!(verdict(&worse), Err("a, session mode: fails only through the proxy: y".to_owned()));
         let fewer = [("a", Mode::Direct, row(2, &[])), ("a", Mode::Session, row(1, &[]))];
-        assert_eq!(verdict(&fewer), Err("a, session mode: broke off".to_owned()));
+        assert_eq!(verdict(&fewer), Err("a, session mode: broke off: not all of its tests were run".to_owned()));
+        let hung = [("a", Mode::Direct, row(2, &[])), ("a", Mode::Session, Row::skipped("it hangs".to_owned()))];
+        assert_eq!(verdict(&hung), Err("a, session mode: broke off: it hangs".to_owned()));
     }
 }
