@@ -536,7 +536,12 @@ pub(super) fn apply(session: &mut Session, effect: &Effect, body: &[u8]) {
         }
         Effect::Savepoint(name) => session.region.savepoint(name),
         Effect::Release(name) => session.region.release(name),
-        Effect::RollbackTo(name) => session.region.rollback_to(name),
+        Effect::RollbackTo(name) => {
+            session.region.rollback_to(name);
+            if session.status == TransactionStatus::Failed {
+                session.status = TransactionStatus::InTransaction;
+            }
+        }
         Effect::Set(region, local) => session.region.set(region.clone(), *local),
         Effect::Deallocate(name) => session.deallocate(name.as_deref()),
     }

@@ -341,7 +341,9 @@ impl Common {
         out: &mut Outputs,
     ) {
         let rule_ends = effect == Some(Effect::End);
-        let rule = match effect.filter(|effect| *effect == Effect::End || session.region.is_open()) {
+        // The region follows what happens if it has been set; whether the transaction is a failed one always does.
+        let ends_failure = |effect: &Effect| matches!(effect, Effect::End | Effect::RollbackTo(_));
+        let rule = match effect.filter(|effect| ends_failure(effect) || session.region.is_open()) {
             Some(effect) => Rule::Follow(Box::new(Script { effects: vec![(1, effect)], ..Script::default() })),
             None => Rule::Forward,
         };

@@ -164,8 +164,9 @@ impl SessionStatements {
         self.named.insert(name, entry);
     }
 
-    fn describe(&mut self, name: &[u8], description: Description) {
-        if let Some(entry) = self.named.get_mut(name) {
+    /// The client was told what a statement returns, by the name that it had then.
+    fn describe(&mut self, name: &[u8], digest: StatementDigest, description: Description) {
+        if let Some(entry) = self.named.get_mut(name).filter(|entry| entry.statement.digest == digest) {
             entry.told = Some(description);
         }
     }
@@ -402,7 +403,7 @@ impl Session {
                     statement.description = Some(description);
                 }
                 if let Some(name) = name {
-                    self.statements().describe(&name, description);
+                    self.statements().describe(&name, digest, description);
                 }
             }
             Some(Note::Local(..) | Note::Closed(..) | Note::Evicted(..) | Note::UnnamedClosed(_)) | None => {}
