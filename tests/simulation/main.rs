@@ -1,5 +1,5 @@
 //! The core of the proxy against model servers, without a process or a socket: random conversations, cut and delayed at every byte,
-//! with losses at any moment, from seeds.
+//! with losses and reloads at any moment, from seeds.
 //!
 //! Every client also has a *reference*: a model server of its own, which gets the same messages. What the client gets through the
 //! core must be what the reference answers, message by message, however many sessions share the servers. Beside that, after each step:

@@ -49,6 +49,9 @@ pub struct World {
     setup: Setup,
     core: Core,
     counters: Arc<Counters>,
+    publisher: Publisher<Policy>,
+    source: Source,
+    settings: CoreSettings,
     rng: Rng,
     now: Instant,
     out: Outputs,
@@ -136,13 +139,16 @@ impl World {
         };
         let now = domicile_tests::process::now();
         let counters = Arc::new(Counters::default());
-        let core = Core::new(settings, publisher.reader(), Arc::new(Quotas::default()), counters.clone(), 0, now);
+        let core = Core::new(settings.clone(), publisher.reader(), Arc::new(Quotas::default()), counters.clone(), 0, now);
         Self {
             rng: Rng::with_seed(setup.seed),
             losses: setup.losses,
             setup,
             core,
             counters,
+            publisher,
+            source,
+            settings,
             now,
             out: Vec::new(),
             nodes,
@@ -183,10 +189,20 @@ impl World {
                 self.core.tick(now, &mut self.out);
                 self.carry_out(&[]);
             }
+            14 if self.rng.u8(..60) == 0 => self.reload(),
             _ if self.losses && talks && self.rng.u8(..24) == 0 => self.lose_something(),
             _ if !talks => self.finish_transactions(),
             _ => {}
         }
+    }
+
+    /// The same rules once more, and another number of prepared statements that a backend keeps.
+    fn reload(&mut self) {
+        let policy = Policy::compile(&self.source, Some(&self.publisher.current())).expect("a policy");
+        self.publisher.publish(Arc::new(policy));
+        self.settings.pools.prepared_statements = self.rng.usize(1..5);
+        self.core.apply(self.settings.clone(), &mut self.out);
+        self.carry_out(&[]);
     }
 
     fn talk(&mut self) {

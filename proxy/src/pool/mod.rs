@@ -37,7 +37,7 @@ pub use owed::{Effect, Kind, OwedReplies, Progress, Reply, Rule, Script, Unexpec
 pub use pause::{Pauses, Scope};
 pub use pools::{PoolIndex, Pools};
 pub use prepared::{Description, PreparedStatement, PreparedStatements, Standing, StatementDigest, UnnamedStatement};
-pub use quota::Quotas;
+pub use quota::{Quotas, WORKERS_MAX};
 pub use report::{BackendReport, PastReport, PoolReport, SlotReport, session_id, worker_of};
 pub use route::Route;
 pub use tally::Tally;

@@ -13,7 +13,7 @@ use super::pause::Scope;
 use crate::region::RegionId;
 
 /// Workers whose hunger fits one word.
-pub(super) const WORKERS_MAX: usize = 64;
+pub const WORKERS_MAX: usize = 64;
 
 /// All quotas of the process.
 #[derive(Default)]

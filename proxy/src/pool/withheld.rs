@@ -42,8 +42,8 @@ impl fmt::Debug for CancelTarget {
 }
 
 impl Pools {
-    /// A cancel request is to be sent to a backend. `None`: one is on its way already, and another follows it if there is still something to cancel;
-    /// or the server has given no key.
+    /// A cancel request is to be sent to a backend. `None`: one is on its way already, and another follows it if there is still
+    /// something to cancel; or the server has given no key.
     pub fn begin_cancel(&mut self, key: BackendKey) -> Option<CancelTarget> {
         let backend = self.get(key)?;
         if let Some(under_way) = &mut backend.cancelling {

@@ -28,6 +28,9 @@ const WORKER_SHIFT: u32 = 24;
 const PLACE_MASK: u32 = (1 << WORKER_SHIFT) - 1;
 const WORKER_MASK: u32 = 0x3f;
 
+/// A process ID has room for every worker that the pools can keep apart.
+const _: () = assert!(crate::pool::WORKERS_MAX <= WORKER_MASK as usize + 1);
+
 /// The process ID of a session that shows none of a server.
 pub(super) fn process_id(worker: usize, place: u32) -> u32 {
     let worker = u32::try_from(worker).unwrap_or(0) & WORKER_MASK;
