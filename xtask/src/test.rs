@@ -85,9 +85,9 @@ fn check_tidy(_: &str) -> Result<Report, String> {
 fn unit(names: &str) -> Result<Report, String> {
     let nextest = cargo(&["nextest", "--version"]).output().is_ok_and(|output| output.status.success());
     let mut command = if nextest {
-        cargo(&["nextest", "run", "--workspace", "--lib", "--bins", "--no-fail-fast", "--no-tests=pass"])
+        cargo(&["nextest", "run", "--workspace", "--lib", "--bins", "--test", "simulation", "--no-fail-fast", "--no-tests=pass"])
     } else {
-        cargo(&["test", "--workspace", "--lib", "--bins", "--no-fail-fast"])
+        cargo(&["test", "--workspace", "--lib", "--bins", "--test", "simulation", "--no-fail-fast"])
     };
     if !names.is_empty() {
         command.arg(names);
