@@ -1,0 +1,13 @@
+//! connect(2) of an IPv6 socket, by whatever way: the system call, io_uring, TCP Fast Open.
+
+use aya_ebpf::macros::cgroup_sock_addr;
+use aya_ebpf::programs::SockAddrContext;
+use domicile_ebpf_abi::Hook;
+
+use crate::decide::{asked6, decide};
+
+#[cgroup_sock_addr(connect6)]
+pub fn connect6_allow(ctx: SockAddrContext) -> i32 {
+    let (address, port) = asked6(&ctx);
+    decide(&ctx, address, port, Hook::connect)
+}
