@@ -2,7 +2,8 @@
 //!
 //! Names of fields are what `bpftool map dump` prints, so they are chosen for people. Numbers are in the host's byte order but for
 //! addresses, which are IPv6 addresses in network order; an IPv4 address is its IPv4-mapped one (RFC 4291, 2.5.5.2), as the kernel
-//! has it in a socket. Nothing here decides anything.
+//! has it in a socket. Regions and nodes are numbered by their names (the first four bytes of SHA-256), so that whoever has a
+//! configuration knows them; map `names` has the names. Nothing here decides anything.
 //!
 //! A change of a layout is a change of [`VERSION`]: maps outlive the process that made them.
 
@@ -16,7 +17,7 @@ pub const TAG_LEVEL: i32 = 0x444f;
 /// `optname` of it; `optval` is a [`Tag`].
 pub const TAG_NAME: i32 = 1;
 
-/// Regions that the fence can have, [`CONTROL`] included.
+/// Regions whose denials can be counted.
 pub const REGIONS: usize = 256;
 /// Nodes that the fence can have, over all regions.
 pub const NODES: usize = 4096;
@@ -95,9 +96,9 @@ pub struct Targets {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Target {
     /// The port.
-    pub port: u16,
+    pub port: u32,
     /// The node; 0 is none (a control address).
-    pub node: u16,
+    pub node: u32,
 }
 
 /// Which way something went that was counted.
@@ -179,11 +180,15 @@ pub struct Flow {
     pub bytes: u64,
 }
 
-/// Value of map `denials`, by region: statements and logins that were denied there before they came near a socket. Written by the
-/// workers, through mapped memory.
+/// Value of map `denials`, one a region: statements and logins that were denied there before they came near a socket. Written by the
+/// proxy, through mapped memory.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Denials {
+    /// The region, or [`CONTROL`] where none was named or it is no region of the configuration; see [`Denials::taken`].
+    pub region: u32,
+    /// Whether this is some region's at all.
+    pub taken: u32,
     /// No region is set.
     pub no_region: u64,
     /// The region has no node.
@@ -313,10 +318,10 @@ const _: () = {
     assert!(size_of::<Tag>() == 24);
     assert!(size_of::<Socket>() == 48);
     assert!(size_of::<Destination>() == 20);
-    assert!(size_of::<Targets>() == 64);
+    assert!(size_of::<Targets>() == 128);
     assert!(size_of::<FlowKey>() == 20);
     assert!(size_of::<Flow>() == 24);
-    assert!(size_of::<Denials>() == 48);
+    assert!(size_of::<Denials>() == 56);
     assert!(size_of::<Event>() == 64);
     assert!(size_of::<Node>() == 24);
     assert!(size_of::<Policy>() == 48);

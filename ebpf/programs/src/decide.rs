@@ -30,8 +30,8 @@ pub fn target(region: u32, address: Address, port: u16) -> Option<u32> {
     let mut place = 0;
     while place < TARGETS {
         let target = found.targets[place];
-        if target.port == port && port != 0 {
-            return Some(target.node as u32);
+        if target.port == port as u32 && port != 0 {
+            return Some(target.node);
         }
         place += 1;
     }

@@ -5,7 +5,7 @@ use aya_ebpf::bindings::BPF_SK_STORAGE_GET_F_CREATE;
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use aya_ebpf::macros::cgroup_sockopt;
 use aya_ebpf::programs::SockoptContext;
-use domicile_ebpf_abi::{CONTROL, REGIONS, Socket, TAG_LEVEL, TAG_NAME, Tag};
+use domicile_ebpf_abi::{CONTROL, Socket, TAG_LEVEL, TAG_NAME, Tag};
 
 use crate::maps::{SOCKETS, known};
 
@@ -43,7 +43,7 @@ pub fn setsockopt_tag(ctx: SockoptContext) -> i32 {
             return 0;
         }
         let tag = *value;
-        if tag.region == CONTROL || tag.region >= REGIONS as u32 || tag.reserved != 0 || !known(socket.cast()).is_null() {
+        if tag.region == CONTROL || tag.reserved != 0 || !known(socket.cast()).is_null() {
             return 0;
         }
         let mut made = Socket { tag, verified: 0, node: 0, packets: 0, dropped: 0, reserved: 0 };
