@@ -20,6 +20,8 @@ pub mod session;
 pub mod config;
 pub mod observe;
 
+pub mod fence;
+
 pub mod admin;
 pub mod engine;
 pub mod login;

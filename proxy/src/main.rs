@@ -36,6 +36,9 @@ enum Command {
         #[arg(value_name = "FILE")]
         config: PathBuf,
     },
+    /// The kernel's own gate: set it up, take it away, look at it
+    #[command(subcommand)]
+    Fence(command::fence::Command),
     /// Tell which pool would serve a login, by which rule, and why; needs no server
     Explain {
         /// The configuration file
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
     match command_line.command {
         Command::Run { config } => command::run(&config),
         Command::Check { config } => command::check(&config),
+        Command::Fence(command) => command::fence::run(command),
         Command::Explain { config, user, database, from, region } => {
             command::explain(&config, &user, &database, from, region.as_deref())
         }

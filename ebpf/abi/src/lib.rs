@@ -314,6 +314,32 @@ pub const STEER_BY_LOAD: u32 = 0;
 /// In [`Steering::by`]: to the worker of the CPU that the client's first packet came in on.
 pub const STEER_BY_CPU: u32 = 1;
 
+#[cfg(feature = "user")]
+mod user {
+    // SAFETY: numbers and arrays of numbers, without padding: every pattern of bytes is a value.
+    unsafe impl aya::Pod for super::Destination {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Targets {}
+    // SAFETY: as above; outside of the kernel, what is coded is a number.
+    unsafe impl aya::Pod for super::FlowKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Flow {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Denials {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Node {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Policy {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::NameKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Name {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Worker {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Steering {}
+}
+
 const _: () = {
     assert!(size_of::<Tag>() == 24);
     assert!(size_of::<Socket>() == 48);

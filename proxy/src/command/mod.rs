@@ -1,6 +1,7 @@
 //! What the commands do, and how their results become text and exit codes. Decides nothing.
 
 mod explain;
+pub(crate) mod fence;
 
 use std::error::Error;
 use std::path::Path;

@@ -11,6 +11,7 @@
 mod admin;
 mod document;
 mod files;
+mod kernel;
 mod mistake;
 mod nodes;
 mod password;
@@ -27,12 +28,14 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use tracing::Level;
 
 use crate::policy::{self, BindSource, NoRegion, RegionSource, Unbound};
 use crate::pool::{PoolMode, StatePolicy};
 use crate::wire::sqlstate::SqlState;
 
+pub use kernel::{Cgroup, FenceMode, Kernel, Steering};
 pub use mistake::{Mistake, Mistakes};
 pub use password::Password;
 pub use users::{Secret, Users};
@@ -51,6 +54,10 @@ pub struct Config {
     pub session_state: StatePolicy,
     /// Whether a client is told when its session begins to keep its backend.
     pub pin_notice: bool,
+    /// Who the process becomes once it has what it needs root for.
+    pub user: Option<String>,
+    /// What the kernel does for the proxy: the fence, and the choice of a worker.
+    pub kernel: Kernel,
     /// How clients and backends prove who they are.
     pub auth: Auth,
     /// Which region serves whom.
@@ -76,6 +83,8 @@ pub struct Config {
     /// ParameterStatus values for clients that log in before a node of their grant was probed, in the order PostgreSQL reports
     /// them. `session_authorization` is not among them: it is the client's user.
     pub parameters: Vec<(String, String)>,
+    /// SHA-256 of the file.
+    pub digest: [u8; 32],
     /// What is allowed but looks unintended, each with its place. For the log.
     pub warnings: Vec<String>,
 }
@@ -151,6 +160,8 @@ pub struct Node {
     pub password: Option<Password>,
     /// Open this database instead of the client's.
     pub database: Option<String>,
+    /// The networks that its name may lead into; empty: whatever the name leads to.
+    pub networks: Vec<IpNet>,
 }
 
 /// What a node does in its cluster.

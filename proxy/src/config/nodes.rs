@@ -1,10 +1,13 @@
 //! `[[nodes]]`: which PostgreSQL servers there are, and how to log in to them.
 
+use std::net::IpAddr;
+
+use ipnet::IpNet;
 use toml::de::DeValue;
 
 use super::document::{Entry, Section};
 use super::read::Environment;
-use super::value::{Address, is_name, path_beside};
+use super::value::{Address, is_name, network, path_beside};
 use super::{Node, Password, Region, Role, files, residency};
 
 /// Reads the nodes, in the order of the file.
@@ -42,7 +45,29 @@ fn node(section: &Section<'_>, regions: &[Region], environment: Environment<'_>)
     let role = section.entry("role").and_then(|entry| entry.word(&roles)).unwrap_or(Role::Primary);
     let (user, database) = (text("user"), text("database"));
     let password = section.entry("password").and_then(|entry| password(&entry, environment));
-    Some(Node { name: name?.to_owned(), region: region?, address: address?, role, user, password, database })
+    let networks = networks(section, address.as_ref());
+    Some(Node { name: name?.to_owned(), region: region?, address: address?, role, user, password, database, networks })
+}
+
+/// Where the name of a node may lead.
+fn networks(section: &Section<'_>, address: Option<&Address>) -> Vec<IpNet> {
+    let Some(entry) = section.entry("networks") else { return Vec::new() };
+    let what = "an address or a network, such as \"10.0.0.0/8\"";
+    let elements = entry.elements("networks such as \"10.0.0.0/8\"").unwrap_or_default();
+    let networks: Vec<IpNet> = elements.iter().filter_map(|element| element.parsed(what, network)).collect();
+    match address {
+        Some(Address::Tcp { host, .. }) => {
+            let literal = host.parse::<IpAddr>().ok();
+            if let Some(address) = literal.filter(|address| !networks.iter().any(|network| network.contains(address))) {
+                entry.mistake(format!("{} does not contain the node's own address {address}", entry.name));
+            }
+        }
+        Some(Address::Unix { .. }) => {
+            entry.mistake(format!("{} is for nodes with a host name, not for unix sockets", entry.name))
+        }
+        None => {}
+    }
+    networks
 }
 
 /// A password, from the file itself, a variable of the environment or another file. Its text is never repeated.

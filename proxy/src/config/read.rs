@@ -6,13 +6,14 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
+use sha2::{Digest as _, Sha256};
 use tracing::Level;
 
 use super::document::{Document, Entry, Section, parse};
 use super::mistake::{Findings, Mistakes};
 use super::users::{self, Users};
 use super::value::path_beside;
-use super::{Auth, AuthMethod, Buffers, Config, Engine, Limits, Log, LogFormat, Pools, admin, files, nodes, residency};
+use super::{Auth, AuthMethod, Buffers, Config, Engine, Limits, Log, LogFormat, Pools, admin, files, kernel, nodes, residency};
 use crate::pool::{PoolMode, StatePolicy};
 
 /// Workers that the pools can keep apart.
@@ -83,6 +84,8 @@ pub(super) fn whole(path: &Path, text: &str, environment: Environment<'_>, findi
                 .unwrap_or(PoolMode::Transaction),
             session_state: root.entry("session_state").and_then(|entry| entry.word(&SESSION_STATE)).unwrap_or(StatePolicy::Pin),
             pin_notice: root.entry("pin_notice").and_then(|entry| entry.boolean()).unwrap_or(true),
+            user: root.entry("user").and_then(|entry| entry.text()).map(str::to_owned),
+            kernel: kernel::read(root),
             residency: root.section("residency", |section| residency::read(section, &regions, &nodes)),
             pools: root.section("pools", pools),
             limits: root.section("limits", limits),
@@ -96,6 +99,7 @@ pub(super) fn whole(path: &Path, text: &str, environment: Environment<'_>, findi
             parameters: root.section("parameters", parameters),
             regions,
             nodes,
+            digest: Sha256::digest(text).into(),
             warnings: Vec::new(),
         }
     }))

@@ -5,6 +5,7 @@
 //! the new configuration is found before anything of it is used.
 
 mod console;
+mod fence;
 mod listen;
 mod log;
 mod notify;
@@ -13,8 +14,9 @@ mod workers;
 use std::collections::BTreeSet;
 use std::error::Error;
 use std::fmt::Display;
+use std::future::pending;
 use std::io;
-use std::mem::ManuallyDrop;
+use std::mem::{self, ManuallyDrop};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -30,6 +32,7 @@ use crate::admin;
 use crate::admin::console::Shutdown;
 use crate::config::{self, Config};
 use crate::engine::{ToControl, ToWorker};
+use crate::fence::{Fence, Privileges, drop_privileges};
 use crate::login::{Desk, Node, Rules, random_bytes};
 use crate::observe::{AuditLog, NodeSample, Snapshot};
 use crate::policy::Policy;
@@ -57,15 +60,20 @@ pub fn run(config_path: &Path) -> Result<(), Box<dyn Error>> {
     raise_open_files();
 
     let policy = Arc::new(Policy::compile(&config.policy_source(), None)?);
+    // Before any socket is there: the fence is around those that are made inside.
+    let fence = Rc::new(Fence::enter(&config, config_path).map_err(|absent| format!("fence = \"required\", but {absent}"))?);
     let publisher = Publisher::new(Arc::clone(&policy));
     let listeners = listen::bind(&config.listen, workers::count(&config)?)?;
     let http = config.http.map(listen::bind_http).transpose()?;
     let audit = AuditLog::open(config.audit_file.as_deref()).map_err(|error| naming(config.audit_file.as_deref(), error))?;
 
+    fence.steer(config.kernel.steering, &listeners);
+    give_privileges_up(&config, &fence)?;
+
     let process_secret = random_bytes()?;
     let rules = Rules::new(config, policy, process_secret, None, Instant::now());
-    let (workers, events) = Workers::start(&rules, &publisher, listeners)?;
-    let desk = Rc::new(Desk::new(rules, workers.deliverer(), workers.counters.clone(), audit));
+    let (workers, events) = Workers::start(&rules, &publisher, listeners, &fence)?;
+    let desk = Rc::new(Desk::new(rules, workers.deliverer(), workers.counters.clone(), audit, Rc::clone(&fence)));
     let (ordering, orders) = unbounded_channel();
     let console = Rc::new(Console::new(Rc::clone(&desk), &workers, ordering));
     let control =
@@ -97,6 +105,7 @@ impl Control {
     async fn serve(mut self, http: Option<TcpListener>) -> Result<(), Box<dyn Error>> {
         let mut signals = Signals::catch()?;
         tokio_uring::spawn(Rc::clone(&self.desk).probe_nodes());
+        fence::watch(&self.desk);
         if let Some(listener) = http {
             let desk = Rc::clone(&self.desk);
             tokio_uring::spawn(async move {
@@ -110,7 +119,13 @@ impl Control {
         let mut housekeeping = interval(HOUSEKEEPING);
         // Whether clients are waited for, and how often it is looked whether one is left.
         let (mut leaving, mut farewells) = (false, interval(FAREWELLS));
+        // A reload under way, and those that were asked for since.
+        let (mut reload, mut asked) = (None, Vec::new());
         loop {
+            if reload.is_none() && !asked.is_empty() {
+                let (reading, replies) = (self.read_again(), mem::take(&mut asked));
+                reload = Some(Box::pin(async move { (reading.await, replies) }));
+            }
             tokio::select! {
                 event = self.events.recv() => {
                     self.handle(event)?;
@@ -118,11 +133,11 @@ impl Control {
                 // A policy that was replaced stays in memory until every worker has looked at the new one.
                 _ = housekeeping.tick() => self.publisher.free_retired(),
                 wish = signals.next() => match wish {
-                    Wish::Reload => drop(self.reload()),
+                    Wish::Reload => asked.push(None),
                     Wish::End => break,
                 },
                 Some(order) = self.orders.recv() => match order {
-                    Order::Reload(reply) => console::answer(reply, self.reload()),
+                    Order::Reload(reply) => asked.push(Some(reply)),
                     Order::Shutdown(Shutdown::WaitForServers, reply) => {
                         self.desk.drain();
                         console::answer(reply, ());
@@ -140,6 +155,17 @@ impl Control {
                         leaving = true;
                     }
                 },
+                replies = async {
+                    match &mut reload {
+                        Some(reload) => reload.as_mut().await,
+                        None => pending().await,
+                    }
+                } => {
+                    reload = None;
+                    let (rules, replies) = replies;
+                    let is_good = self.put_in_force(rules);
+                    replies.into_iter().flatten().for_each(|reply| console::answer(reply, is_good));
+                }
                 _ = farewells.tick(), if leaving => {
                     if self.desk.clients() == 0 {
                         info!("the last client has left");
@@ -154,8 +180,10 @@ impl Control {
     /// Does what a worker asks for. The number of a worker that has no clients any more, after it was told to drain.
     fn handle(&self, event: Option<ToControl>) -> Result<Option<usize>, String> {
         match event {
-            Some(ToControl::Accepted { worker, socket, peer }) => self.desk.accept(worker, socket, peer),
-            Some(ToControl::OpenBackend { worker, ticket, request }) => self.desk.open_backend(worker, ticket, request),
+            Some(ToControl::Accepted { worker, socket, peer, seat }) => self.desk.accept(worker, socket, peer, seat),
+            Some(ToControl::OpenBackend { worker, ticket, request, session }) => {
+                self.desk.open_backend(worker, ticket, request, session);
+            }
             Some(ToControl::Audit(record)) => self.desk.audit.write(&record, &self.desk.rules().policy),
             Some(ToControl::Drained { worker }) => return Ok(Some(worker)),
             Some(ToControl::Failed { worker, error }) => return Err(format!("worker {worker} has broken down: {error}")),
@@ -206,14 +234,25 @@ impl Control {
         Ok(())
     }
 
-    /// Puts the configuration file in force as it is now, or nothing of it. Whether it did.
-    fn reload(&self) -> bool {
+    /// Reads the configuration file as it is now, and lets the fence know of it.
+    fn read_again(&self) -> impl Future<Output = Result<Rules, Vec<String>>> + use<> {
         notify::reloading(monotonic_microseconds());
-        let next = self.next_rules();
+        let (next, fence) = (self.next_rules(), Rc::clone(&self.desk.fence));
+        async move {
+            let rules = next?;
+            // Nobody may be sent where the kernel would not let it go.
+            fence::widen(&fence, &rules.config.digest).await.map_err(|why| vec![why])?;
+            Ok(rules)
+        }
+    }
+
+    /// Puts what was read in force, or nothing of it. Whether it did.
+    fn put_in_force(&self, next: Result<Rules, Vec<String>>) -> bool {
         let is_good = next.is_ok();
         match next {
             Ok(rules) => {
-                warn_of_restart(&self.desk.rules().config, &rules.config);
+                let old = self.desk.rules();
+                warn_of_restart(&old.config, &rules.config);
                 rules.config.warnings.iter().for_each(|warning| warn!("{warning}"));
                 let settings = workers::core_settings(&rules, self.workers.count());
                 let generation = rules.policy.generation();
@@ -221,6 +260,8 @@ impl Control {
                     let error = naming(rules.config.audit_file.as_deref(), error);
                     error!(%error, "audit records go on to where they went");
                 }
+                self.desk.fence.declare(&rules.config);
+                fence::narrow_later(&self.desk.fence, &old, &rules);
                 // The workers first: backends of a node that has left its region are gone before anything is decided anew. The
                 // policy before the desk: whoever is admitted by the new rules is then judged by the new policy too.
                 self.workers.tell_all(|| ToWorker::Reload(settings.clone()));
@@ -321,6 +362,21 @@ fn naming(path: Option<&Path>, error: impl Display) -> String {
     path.map_or_else(|| error.to_string(), |path| format!("{}: {error}", path.display()))
 }
 
+/// What only the start needs is given up once the process is inside of the fence, or when it is told who to be.
+fn give_privileges_up(config: &Config, fence: &Fence) -> Result<(), String> {
+    if config.user.is_none() && !fence.is_there() {
+        return Ok(());
+    }
+    match drop_privileges(config.user.as_deref())? {
+        Privileges::None => {}
+        Privileges::User(user) => info!(user, "privileges are given up"),
+        Privileges::StillRoot => warn!(
+            "capabilities are given up, but the process is still root's, whose files could undo the fence: set user = \"…\""
+        ),
+    }
+    Ok(())
+}
+
 /// Names what a reload can not change.
 fn warn_of_restart(old: &Config, new: &Config) {
     let changed = [
@@ -329,6 +385,11 @@ fn warn_of_restart(old: &Config, new: &Config) {
         ("engine", old.engine != new.engine),
         ("http", old.http != new.http),
         ("log", old.log != new.log),
+        ("user", old.user != new.user),
+        ("fence", old.kernel.fence != new.kernel.fence),
+        ("kernel.pins", old.kernel.pins != new.kernel.pins),
+        ("kernel.cgroup", old.kernel.cgroup != new.kernel.cgroup),
+        ("kernel.steering", old.kernel.steering != new.kernel.steering),
     ];
     for (key, _) in changed.iter().filter(|(_, changed)| *changed) {
         warn!("{key} has changed in the configuration file: that takes a restart");

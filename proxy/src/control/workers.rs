@@ -10,6 +10,7 @@ use tracing::error;
 
 use crate::config::{self, Buffers, Config};
 use crate::engine::{self, BufferMode, Mailbox, Options, ToControl, ToWorker, WorkerHandle};
+use crate::fence::Fence;
 use crate::login::Rules;
 use crate::policy::Policy;
 use crate::pool::{self, Quotas};
@@ -42,11 +43,13 @@ impl Workers {
         rules: &Rules,
         publisher: &Publisher<Policy>,
         listeners: Vec<Vec<OwnedFd>>,
+        fence: &Fence,
     ) -> Result<(Self, UnboundedReceiver<ToControl>), Box<dyn Error>> {
         let count = listeners.len();
         let (to_control, events) = unbounded_channel();
         let mailboxes = (0..count).map(|_| Mailbox::new()).collect::<io::Result<_>>()?;
-        let options = options(&rules.config.engine, mailboxes);
+        let mut options = options(&rules.config.engine, mailboxes);
+        (options.denials, options.loads) = (fence.denials.clone(), fence.loads.clone());
         let settings = core_settings(rules, count);
         let quotas = Arc::new(Quotas::default());
         let counters: Vec<Arc<Counters>> = (0..count).map(|_| Arc::default()).collect();

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use rustix::event::{EventfdFlags, eventfd};
 
+use crate::fence::Seat;
 use crate::pool::{BackendInfo, BackendKey, MovedBackend, OpenError, OpenRequest, OpenTicket};
 use crate::session::{AuditRecord, Cancel, CancelOrder, CoreSettings, Detail, Login, Operation, Report};
 use crate::wire::startup::CancelRequest;
@@ -26,6 +27,8 @@ pub enum ToWorker {
         login: Login,
         /// What was read from the connection too much.
         early: Bytes,
+        /// Its place among the worker's clients.
+        seat: Seat,
     },
     /// A backend that was asked for with [`ToControl::OpenBackend`], logged in and idle.
     BackendOpened {
@@ -80,6 +83,8 @@ pub enum ToControl {
         socket: OwnedFd,
         /// Where it comes from; `None` for a Unix socket.
         peer: Option<SocketAddr>,
+        /// Its place among the worker's clients.
+        seat: Seat,
     },
     /// A worker needs a backend.
     OpenBackend {
@@ -89,6 +94,8 @@ pub enum ToControl {
         ticket: OpenTicket,
         /// What is needed.
         request: OpenRequest,
+        /// The session because of which it is needed, by the process ID that it would show; 0 for none.
+        session: u32,
     },
     /// A record to be written.
     Audit(Box<AuditRecord>),

@@ -55,6 +55,7 @@ pub use buffers::BufferMode;
 pub use mailbox::{ControlSender, Mailbox, Reply, ToControl, ToWorker};
 pub use start_error::StartError;
 
+use crate::fence::{DenialCounters, Loads};
 use crate::session::Core;
 
 /// How workers work; the same for all of them.
@@ -70,6 +71,10 @@ pub struct Options {
     pub backend_buffer_bytes: usize,
     /// Whether to use receives that are bounded in bytes where the kernel has them (6.17). False only to try the other way.
     pub bounded_receive: bool,
+    /// Where denials are counted for those who read the fence's maps.
+    pub denials: Option<Arc<DenialCounters>>,
+    /// Where clients are counted for the program that chooses their workers.
+    pub loads: Option<Arc<Loads>>,
 }
 
 impl Options {
@@ -81,6 +86,8 @@ impl Options {
             frontend_buffer_bytes: 4 << 20,
             backend_buffer_bytes: 16 << 20,
             bounded_receive: true,
+            denials: None,
+            loads: None,
         }
     }
 }
@@ -163,7 +170,7 @@ fn work(
             return Ok(());
         }
     };
-    let mut worker = Worker::new(worker, traffic, core(), options.mailboxes.clone(), control, listeners);
+    let mut worker = Worker::new(worker, traffic, core(), options, control, listeners);
     report(Ok(()));
     worker.run()
 }

@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use super::buffers::Side;
 use super::ring::{Operation, Token};
 use super::send_queue::SendQueue;
+use crate::fence::Seat;
 use crate::pool::{BackendKey, MovedBackend, SessionKey};
 
 /// Names one socket of one worker. The generation tells it from a former one in the same slot.
@@ -78,6 +79,8 @@ pub struct Socket {
     pub owner: Owner,
     /// Where it is in its life.
     pub phase: Phase,
+    /// Its place among the worker's clients, if it is one.
+    pub seat: Seat,
     /// What waits to be sent.
     pub queue: SendQueue,
     /// The turn in which the send in flight was started.
@@ -107,6 +110,7 @@ impl Socket {
             fd,
             owner,
             phase: Phase::Open,
+            seat: Seat::default(),
             queue: SendQueue::default(),
             sending_since_turn: 0,
             send_is_due: false,

@@ -11,12 +11,14 @@ use std::{fmt, io, mem};
 
 use bytes::Bytes;
 
+use super::Options;
 use super::buffers::{Side, UnknownBuffer};
 use super::listener::Listener;
 use super::mailbox::{ControlSender, Mailbox, ToControl, ToWorker};
 use super::ring::{Completion, Operation, Token};
 use super::sockets::{Move, Owner, Phase, SocketId};
 use super::traffic::{Current, Traffic};
+use crate::fence::{DenialCounters, Loads, Seat};
 use crate::pool::{BackendKey, Farewell, MovedBackend};
 use crate::session::{Core, Login, Output, Outputs, Payload};
 
@@ -68,6 +70,12 @@ pub struct Worker<'uring> {
     /// Messages being handled; empty between turns, kept for its memory.
     inbox: Vec<ToWorker>,
     control: ControlSender,
+    /// Where denials are counted for those who read the fence's maps.
+    denials: Option<Arc<DenialCounters>>,
+    /// Where clients are counted for the program that chooses their workers.
+    loads: Option<Arc<Loads>>,
+    /// A client has come since the last tick.
+    accepted_since_tick: bool,
     listeners: Vec<Listener>,
     draining: bool,
     drained: bool,
@@ -76,12 +84,12 @@ pub struct Worker<'uring> {
 }
 
 impl<'uring> Worker<'uring> {
-    /// A worker that has not begun to accept. `mailboxes` are those of all workers; `number` is this one's place among them.
+    /// A worker that has not begun to accept. `number` is its place among all workers.
     pub fn new(
         number: usize,
         traffic: Traffic<'uring>,
         core: Core,
-        mailboxes: Arc<[Mailbox]>,
+        options: &Options,
         control: ControlSender,
         listeners: Vec<OwnedFd>,
     ) -> Self {
@@ -91,9 +99,12 @@ impl<'uring> Worker<'uring> {
             core,
             outputs: Vec::new(),
             failed_moves: Vec::new(),
-            mailboxes,
+            mailboxes: options.mailboxes.clone(),
             inbox: Vec::new(),
             control,
+            denials: options.denials.clone(),
+            loads: options.loads.clone(),
+            accepted_since_tick: false,
             listeners: (0..).zip(listeners).map(|(index, fd)| Listener::new(index, fd)).collect(),
             draining: false,
             drained: false,
@@ -257,7 +268,9 @@ impl<'uring> Worker<'uring> {
     fn accepted(&mut self, completion: &Completion) {
         let Some(listener) = self.listeners.get_mut(completion.token.index as usize) else { return };
         if let Some((socket, peer)) = listener.accepted(completion, &mut self.traffic.ring) {
-            self.tell_control(ToControl::Accepted { worker: self.number, socket, peer });
+            let seat = self.loads.as_ref().map_or_else(Seat::default, |loads| loads.accepted(self.number));
+            self.accepted_since_tick = true;
+            self.tell_control(ToControl::Accepted { worker: self.number, socket, peer, seat });
         }
     }
 
@@ -268,6 +281,12 @@ impl<'uring> Worker<'uring> {
         self.traffic.tick();
         for listener in &mut self.listeners {
             listener.try_again(&mut self.traffic.ring);
+        }
+        // What has not come within a tick does not come any more, or it counts when it does.
+        if !mem::take(&mut self.accepted_since_tick)
+            && let Some(loads) = &self.loads
+        {
+            loads.forget_those_who_never_came(self.number);
         }
         if let Some(ticks) = &mut self.stopping {
             *ticks = ticks.saturating_sub(1);
@@ -296,7 +315,7 @@ impl<'uring> Worker<'uring> {
             return;
         }
         match message {
-            ToWorker::Client { socket, login, early } => return self.admit_client(socket, login, &early),
+            ToWorker::Client { socket, login, early, seat } => return self.admit_client(socket, login, &early, seat),
             ToWorker::BackendOpened { ticket, socket, info } => {
                 let key = self.core.backend_opened(ticket, info, &mut self.outputs);
                 return self.admit_backend(key, socket);
@@ -339,9 +358,12 @@ impl<'uring> Worker<'uring> {
         self.carry_out(&Current::Nothing);
     }
 
-    fn admit_client(&mut self, socket: OwnedFd, login: Login, early: &Bytes) {
+    fn admit_client(&mut self, socket: OwnedFd, login: Login, early: &Bytes, seat: Seat) {
         let key = self.core.client_ready(login, now(), &mut self.outputs);
         let id = self.traffic.admit(socket, Owner::Frontend(key));
+        if let Some(socket) = self.traffic.sockets.get(id) {
+            socket.seat = seat;
+        }
         self.carry_out(&Current::Nothing);
         if !early.is_empty() && self.traffic.frontend(key).is_some() {
             self.core.frontend_received(key, early, &mut self.outputs);
@@ -417,7 +439,8 @@ impl<'uring> Worker<'uring> {
                 }
             }
             Output::OpenBackend(ticket, request) => {
-                self.tell_control(ToControl::OpenBackend { worker: self.number, ticket, request });
+                let session = self.core.process_id_behind(ticket);
+                self.tell_control(ToControl::OpenBackend { worker: self.number, ticket, request, session });
             }
             Output::MoveBackend { backend, to_worker, moved } => self.move_backend(backend, Move { to_worker, moved }),
             Output::QuotaChanged { to_worker } => {
@@ -425,7 +448,12 @@ impl<'uring> Worker<'uring> {
                     mailbox.send(ToWorker::QuotaChanged);
                 }
             }
-            Output::Audit(record) => self.tell_control(ToControl::Audit(record)),
+            Output::Audit(record) => {
+                if let Some(denials) = &self.denials {
+                    denials.count(&record);
+                }
+                self.tell_control(ToControl::Audit(record));
+            }
         }
     }
 

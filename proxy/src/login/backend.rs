@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::backend_login::{BackendLogin, Credentials, Fault, Progress, ServerFacts};
+use super::connect::Asker;
 use super::message::take;
 use super::node::{Node, Success, state_of};
 use super::socket::Socket;
@@ -31,14 +32,17 @@ pub(super) struct Startup<'a> {
     pub(super) database: &'a str,
     pub(super) replication: Replication,
     pub(super) settings: &'a [(Box<str>, Box<str>)],
+    /// On whose behalf.
+    pub(super) asker: Asker,
 }
 
 impl Desk {
     /// `worker` needs a backend. It gets one, or the reason why not, by its mailbox.
-    pub fn open_backend(self: &Rc<Self>, worker: usize, ticket: OpenTicket, request: OpenRequest) {
+    pub fn open_backend(self: &Rc<Self>, worker: usize, ticket: OpenTicket, request: OpenRequest, session: u32) {
         let desk = Rc::clone(self);
         tokio_uring::spawn(async move {
-            let answer = match desk.open(&request).await {
+            let asker = Asker { worker: Some(worker), session: session.into() };
+            let answer = match desk.open(&request, asker).await {
                 Ok((socket, info)) => ToWorker::BackendOpened { ticket, socket, info },
                 Err(error) => ToWorker::BackendFailed { ticket, error },
             };
@@ -46,7 +50,7 @@ impl Desk {
         });
     }
 
-    pub(super) async fn open(&self, request: &OpenRequest) -> Result<(OwnedFd, BackendInfo), OpenError> {
+    pub(super) async fn open(&self, request: &OpenRequest, asker: Asker) -> Result<(OwnedFd, BackendInfo), OpenError> {
         let rules = self.rules();
         let now = Instant::now();
         let deadline = now + rules.config.pools.connect_timeout;
@@ -63,7 +67,7 @@ impl Desk {
             let now = Instant::now();
             let nodes_left = u32::try_from(ready.len() - tried).unwrap_or(u32::MAX);
             let patience = deadline.saturating_duration_since(now) / nodes_left;
-            match self.open_at(&rules, node, request, now + patience).await {
+            match self.open_at(&rules, node, request, asker, now + patience).await {
                 Ok((opened, Fit::Good)) => return Ok(opened),
                 Ok((opened, Fit::SecondBest)) => second_best = second_best.or(Some(opened)),
                 Ok((_, Fit::None)) => {
@@ -90,13 +94,14 @@ impl Desk {
         rules: &Rules,
         node: &Node,
         request: &OpenRequest,
+        asker: Asker,
         deadline: Instant,
     ) -> Result<((OwnedFd, BackendInfo), Fit), OpenError> {
         let now = Instant::now();
         let attempt = node.begin(now, deadline.saturating_duration_since(now))?;
         let user = node.config.user.as_deref().unwrap_or(&request.user);
         let database = node.config.database.as_deref().unwrap_or(&request.database);
-        let startup = Startup { user, database, replication: request.replication, settings: &request.settings };
+        let startup = Startup { user, database, replication: request.replication, settings: &request.settings, asker };
         match self.log_in_to(rules, node, &startup, deadline).await {
             Ok((socket, facts, address)) => {
                 let said = state_of(&facts.parameters, &request.settings);
@@ -167,7 +172,7 @@ impl Desk {
         let credentials = Credentials { user: user.to_owned(), secret, cleartext_allowed };
         let nonce = random_bytes().map_err(|error| protocol(error.to_string()))?;
 
-        let (socket, address) = self.connect(rules, node, deadline).await?;
+        let (socket, address) = self.connect(rules, node, startup.asker, deadline).await?;
         let socket = Socket::new(socket, deadline).map_err(unreachable)?;
         let mut login = BackendLogin::new(credentials, scram::nonce(&nonce));
         socket.write_all(packet.into()).await.map_err(unreachable)?;

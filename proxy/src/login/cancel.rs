@@ -14,10 +14,11 @@ use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
 use super::Desk;
-use super::connect::{by_address, by_path};
+use super::connect::by_path;
 use super::node::Node;
 use super::socket::Socket;
 use crate::engine::ToWorker;
+use crate::fence::{Purpose, number};
 use crate::pool::CancelTarget;
 use crate::session::{Cancel, CancelOrder, worker_of_process};
 use crate::wire::startup::{CancelRequest, encode_cancel};
@@ -82,7 +83,13 @@ impl Desk {
     async fn connect_for(&self, target: &CancelTarget) -> io::Result<OwnedFd> {
         let rules = self.rules();
         if let Some(peer) = target.peer {
-            return by_address(peer, rules.config.pools.tcp_user_timeout).await;
+            let purpose = Purpose {
+                region: number(rules.policy.name(target.node.region)),
+                node: number(&target.node.name),
+                worker: None,
+                session: 0,
+            };
+            return self.by_address(peer, rules.config.pools.tcp_user_timeout, &purpose).await;
         }
         let node = rules.nodes.iter().find(|node: &&Rc<Node>| Arc::ptr_eq(&node.identity, &target.node));
         // A node that has been reconfigured is another one.

@@ -15,6 +15,7 @@ use super::refusal::Refusal;
 use super::socket::{Socket, tune};
 use super::{Counted, Desk};
 use crate::engine::ToWorker;
+use crate::fence::Seat;
 use crate::observe::LoginOutcome;
 use crate::session::Identity;
 
@@ -23,7 +24,7 @@ const LOGINS_MAX: usize = 1024;
 
 impl Desk {
     /// A client has connected to `worker`. Its login runs from here on by itself.
-    pub fn accept(self: &Rc<Self>, worker: usize, socket: OwnedFd, peer: Option<SocketAddr>) {
+    pub fn accept(self: &Rc<Self>, worker: usize, socket: OwnedFd, peer: Option<SocketAddr>, seat: Seat) {
         if self.is_draining() {
             return;
         }
@@ -40,7 +41,7 @@ impl Desk {
         let counted = Counted::new(&self.in_progress);
         let desk = Rc::clone(self);
         tokio_uring::spawn(async move {
-            let outcome = match desk.log_client_in(worker, socket, peer).await {
+            let outcome = match desk.log_client_in(worker, socket, peer, seat).await {
                 Ok(outcome) => outcome,
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                     info!(peer = shown, "login timed out");
@@ -56,7 +57,13 @@ impl Desk {
         });
     }
 
-    async fn log_client_in(&self, worker: usize, socket: OwnedFd, peer: Option<SocketAddr>) -> io::Result<LoginOutcome> {
+    async fn log_client_in(
+        &self,
+        worker: usize,
+        socket: OwnedFd,
+        peer: Option<SocketAddr>,
+        seat: Seat,
+    ) -> io::Result<LoginOutcome> {
         let shown = peer.map(display);
         let deadline = Instant::now() + self.rules().config.limits.login_timeout;
         if peer.is_some() {
@@ -126,7 +133,7 @@ impl Desk {
                     let Identity { user, database, .. } = &login.identity;
                     debug!(peer = shown, user = &**user, database = &**database, worker, "client logged in");
                     self.admitted.set(self.admitted.get() + 1);
-                    (self.deliver)(worker, ToWorker::Client { socket: socket.into_fd(), login, early });
+                    (self.deliver)(worker, ToWorker::Client { socket: socket.into_fd(), login, early, seat });
                     return Ok(LoginOutcome::Admitted);
                 }
             }
@@ -140,6 +147,9 @@ impl Desk {
         let (sqlstate, cause) = (refusal.sqlstate.as_str(), refusal.cause);
         info!(peer = peer.map(display), user, database, sqlstate, cause, error = refusal.message, "login refused");
         if let Some(record) = audit {
+            if let Some(denials) = &self.fence.denials {
+                denials.count(record);
+            }
             self.audit.write(record, &self.rules().policy);
         }
     }

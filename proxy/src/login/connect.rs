@@ -3,17 +3,18 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpSocket, UnixStream};
 use tokio::time::{Instant, timeout_at};
 
 use super::node::Node;
 use super::socket::{tune, tune_backend};
 use super::{Desk, Rules};
 use crate::config::Address;
+use crate::fence::{Purpose, number};
 use crate::pool::OpenError;
 
 impl Desk {
@@ -22,6 +23,7 @@ impl Desk {
         &self,
         rules: &Rules,
         node: &Node,
+        asker: Asker,
         deadline: Instant,
     ) -> Result<(OwnedFd, Option<SocketAddr>), OpenError> {
         let (host, port) = match &node.config.address {
@@ -40,13 +42,19 @@ impl Desk {
             Err(_) => return Err(OpenError::TimedOut { node: node.name.clone() }),
         };
         node.resolved(&addresses);
+        let purpose = Purpose {
+            region: number(&node.config.region),
+            node: number(&node.name),
+            worker: asker.worker,
+            session: asker.session,
+        };
         let (mut failure, mut all_silent, began_at) = (None, true, Instant::now());
         for (tried, address) in addresses.iter().enumerate() {
             // What is left of the time is shared, so that an address that is silent leaves some for the others.
             let now = Instant::now();
             let left = u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
             let deadline = now + deadline.saturating_duration_since(now) / left;
-            match patiently(|| by_address(*address, rules.config.pools.tcp_user_timeout), deadline).await {
+            match patiently(|| self.by_address(*address, rules.config.pools.tcp_user_timeout, &purpose), deadline).await {
                 Ok(socket) => {
                     node.is_connected_to(Instant::now());
                     return Ok((socket, Some(*address)));
@@ -62,6 +70,28 @@ impl Desk {
         }
         Err(failure.map_or(OpenError::NoNode, |error| open_error(node, &error)))
     }
+
+    /// Connects by tokio's own means, because a connect that tokio-uring has begun can not be given up at a deadline. The socket comes
+    /// back in blocking mode, as io_uring wants it.
+    pub(super) async fn by_address(&self, address: SocketAddr, user_timeout: Duration, purpose: &Purpose) -> io::Result<OwnedFd> {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        self.fence.tag(socket.as_fd(), purpose)?;
+        let socket = socket.connect(address).await?.into_std()?;
+        socket.set_nonblocking(false)?;
+        let socket = OwnedFd::from(socket);
+        tune(&socket)?;
+        tune_backend(&socket, user_timeout)?;
+        Ok(socket)
+    }
+}
+
+/// Who needs a connection.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Asker {
+    /// The worker that asked; none for a probe.
+    pub(super) worker: Option<usize>,
+    /// The session for which it asked; 0 if for none.
+    pub(super) session: u64,
 }
 
 /// Connects, by `deadline` at the latest. A refusal may be that of a server that is just restarting: once more, at once.
@@ -71,17 +101,6 @@ async fn patiently<F: Future<Output = io::Result<OwnedFd>>>(connect: impl Fn() -
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => in_time().await,
         result => result,
     }
-}
-
-/// Connects by tokio's own means, because a connect that tokio-uring has begun can not be given up at a deadline. The socket comes
-/// back in blocking mode, as io_uring wants it.
-pub(super) async fn by_address(address: SocketAddr, user_timeout: Duration) -> io::Result<OwnedFd> {
-    let socket = TcpStream::connect(address).await?.into_std()?;
-    socket.set_nonblocking(false)?;
-    let socket = OwnedFd::from(socket);
-    tune(&socket)?;
-    tune_backend(&socket, user_timeout)?;
-    Ok(socket)
 }
 
 pub(super) async fn by_path(path: &Path) -> io::Result<OwnedFd> {
@@ -95,6 +114,9 @@ fn open_error(node: &Node, error: &io::Error) -> OpenError {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => OpenError::Refused { node },
         io::ErrorKind::TimedOut => OpenError::TimedOut { node },
+        io::ErrorKind::PermissionDenied => {
+            OpenError::Unreachable { node, text: "the fence does not let a connection of this region go there".to_owned() }
+        }
         _ => OpenError::Unreachable { node, text: error.to_string() },
     }
 }

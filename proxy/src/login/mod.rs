@@ -47,6 +47,7 @@ pub use random::bytes as random_bytes;
 
 use crate::config::Config;
 use crate::engine::ToWorker;
+use crate::fence::Fence;
 use crate::observe::{AuditLog, LoginCounters};
 use crate::policy::{Grant, Policy};
 use crate::pool::{OpenError, OpenRequest, Parameters};
@@ -132,6 +133,8 @@ pub struct Desk {
     pub logins: LoginCounters,
     /// Where denials are recorded.
     pub audit: AuditLog,
+    /// The kernel's own gate, which is told what each connection is for.
+    pub fence: Rc<Fence>,
     interner: RefCell<Interner>,
     keys: RefCell<KeyCache>,
     resolver: Rc<Resolver>,
@@ -148,13 +151,20 @@ pub struct Desk {
 impl Desk {
     /// A desk that hands what is finished to `deliver`, with the number of the worker it is for. `sessions` are the workers'
     /// counters.
-    pub fn new(rules: Rules, deliver: impl Fn(usize, ToWorker) + 'static, sessions: Vec<Arc<Counters>>, audit: AuditLog) -> Self {
+    pub fn new(
+        rules: Rules,
+        deliver: impl Fn(usize, ToWorker) + 'static,
+        sessions: Vec<Arc<Counters>>,
+        audit: AuditLog,
+        fence: Rc<Fence>,
+    ) -> Self {
         Self {
             rules: RefCell::new(Rc::new(rules)),
             deliver: Box::new(deliver),
             sessions,
             logins: LoginCounters::default(),
             audit,
+            fence,
             interner: RefCell::default(),
             keys: RefCell::default(),
             resolver: Rc::default(),

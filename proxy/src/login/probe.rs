@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::backend::{Startup, chance};
 use super::backoff::Backoff;
+use super::connect::Asker;
 use super::node::{Node, Success, state_of};
 use super::{Desk, Rules};
 use crate::pool::{OpenError, Parameters};
@@ -61,10 +62,10 @@ impl Desk {
     async fn look_at(&self, rules: &Rules, node: &Node) -> Result<Option<Arc<Parameters>>, OpenError> {
         let deadline = Instant::now() + rules.config.pools.connect_timeout;
         let (Some(user), Some(_), Some(database)) = (&node.config.user, &node.config.password, &node.config.database) else {
-            return self.connect(rules, node, deadline).await.map(|_| None);
+            return self.connect(rules, node, Asker::default(), deadline).await.map(|_| None);
         };
         let settings = [("application_name".into(), "domicile".into())];
-        let startup = Startup { user, database, replication: Replication::None, settings: &settings };
+        let startup = Startup { user, database, replication: Replication::None, settings: &settings, asker: Asker::default() };
         let (_, facts, _) = self.log_in_to(rules, node, &startup, deadline).await?;
         Ok(Some(self.interner.borrow_mut().share(facts.parameters.into())))
     }

@@ -12,11 +12,15 @@ use tracing::{error, info};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 
+use super::Violation;
 use crate::policy::Policy;
 use crate::session::AuditRecord;
 
 /// The log target of records that have no file. The log shows it at every level.
 pub const TARGET: &str = "audit";
+
+/// What stands in a record where the kernel has denied something.
+const RULE_OF_THE_FENCE: &str = "fence";
 
 /// Where records go.
 pub struct AuditLog(RefCell<Option<File>>);
@@ -64,6 +68,30 @@ impl AuditLog {
             "{}", verdict(record)
         );
     }
+
+    /// Writes that the kernel has stopped something. `unrecorded`: so many more since the last record.
+    pub fn write_violation(&self, violation: &Violation, unrecorded: u64) {
+        if let Some(file) = self.0.borrow_mut().as_mut() {
+            match file.write_all(violation_line(violation, unrecorded).as_bytes()) {
+                Ok(()) => return,
+                Err(error) => error!(%error, "the audit file can not be written; the record follows"),
+            }
+        }
+        info!(
+            target: TARGET,
+            region = &*violation.region,
+            node = &*violation.node,
+            address = %violation.address,
+            hook = violation.hook,
+            session = violation.session,
+            worker = violation.worker,
+            process = violation.process,
+            socket = violation.cookie,
+            rule = RULE_OF_THE_FENCE,
+            unrecorded,
+            "fence_deny"
+        );
+    }
 }
 
 fn append_to(path: &Path) -> io::Result<File> {
@@ -76,11 +104,8 @@ fn verdict(record: &AuditRecord) -> &'static str {
 
 /// A record as a JSON object and a line end.
 fn line(record: &AuditRecord, served_by: Option<&str>) -> String {
-    let mut time = String::new();
-    // A clock that can not be printed leaves the field empty; the record is worth more than its time.
-    let time = SystemTime.format_time(&mut Writer::new(&mut time)).map_or(Value::Null, |()| Value::from(time));
-    let fields = [
-        ("time", time),
+    object(&[
+        ("time", now()),
         ("verdict", verdict(record).into()),
         ("user", (*record.user).into()),
         ("database", (*record.database).into()),
@@ -91,7 +116,35 @@ fn line(record: &AuditRecord, served_by: Option<&str>) -> String {
         ("sqlstate", record.sqlstate.as_str().into()),
         ("statement", record.message.into()),
         ("served_by", served_by.into()),
-    ];
+    ])
+}
+
+/// The same of what the kernel has stopped.
+fn violation_line(violation: &Violation, unrecorded: u64) -> String {
+    object(&[
+        ("time", now()),
+        ("verdict", "fence_deny".into()),
+        ("region", violation.region.as_str().into()),
+        ("node", violation.node.as_str().into()),
+        ("address", violation.address.to_string().into()),
+        ("hook", violation.hook.into()),
+        ("session", violation.session.into()),
+        ("worker", violation.worker.into()),
+        ("process", violation.process.into()),
+        ("socket", violation.cookie.into()),
+        ("rule", RULE_OF_THE_FENCE.into()),
+        ("unrecorded", unrecorded.into()),
+    ])
+}
+
+/// The time; nothing where a clock can not be printed: the record is worth more.
+fn now() -> Value {
+    let mut time = String::new();
+    SystemTime.format_time(&mut Writer::new(&mut time)).map_or(Value::Null, |()| Value::from(time))
+}
+
+/// Fields, in this order, on one line.
+fn object(fields: &[(&str, Value)]) -> String {
     let fields: Vec<String> = fields.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
     format!("{{{}}}\n", fields.join(","))
 }

@@ -6,9 +6,11 @@
 mod audit;
 mod logins;
 mod metrics;
+mod violation;
 
 #[cfg(test)]
 pub(crate) use audit::tests::policy as any_policy;
 pub use audit::{AuditLog, TARGET as AUDIT_TARGET};
 pub use logins::{LoginCounters, LoginOutcome};
 pub use metrics::{CONTENT_TYPE, NodeSample, Snapshot};
+pub use violation::Violation;

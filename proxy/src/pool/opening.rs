@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::backend::Backend;
-use super::key::{BackendInfo, BackendKey, OpenError, OpenTicket};
+use super::key::{BackendInfo, BackendKey, OpenError, OpenTicket, SessionKey};
 use super::order::{Order, WaitFailure};
 use super::pools::{PoolIndex, Pools, Slot, Standing, Waiter};
 use crate::wire::startup::Replication;
@@ -12,10 +12,22 @@ use crate::wire::startup::Replication;
 /// While others are alive, a connection that could not be opened is tried again after this.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// A connection that was asked for.
+pub(super) struct Opening {
+    pub(super) pool: PoolIndex,
+    /// Who waited longest without one.
+    session: Option<SessionKey>,
+}
+
 impl Pools {
+    /// The session because of which a connection was asked for. Another one may get it.
+    pub fn opened_for(&self, ticket: OpenTicket) -> Option<SessionKey> {
+        self.tickets.get(&ticket)?.session
+    }
+
     /// A connection was opened. `None`: nobody wants it any more; its quota is given back and the caller closes it.
     pub fn opened(&mut self, ticket: OpenTicket, info: BackendInfo, now: Instant) -> Option<BackendKey> {
-        let index = self.tickets.remove(&ticket)?;
+        let Opening { pool: index, .. } = self.tickets.remove(&ticket)?;
         let (draining, stands) = (self.draining, self.standing(&info.node) == Standing::Current);
         let pool = self.pool(index)?;
         pool.opening -= 1;
@@ -55,7 +67,7 @@ impl Pools {
     /// on waiting for the others, and nothing new is tried for a second. If the node is not there, those others are not worth much:
     /// they are waited for no longer than until the next failure.
     pub fn open_failed(&mut self, ticket: OpenTicket, error: OpenError, now: Instant) {
-        let Some(index) = self.tickets.remove(&ticket) else { return };
+        let Some(Opening { pool: index, .. }) = self.tickets.remove(&ticket) else { return };
         if let Some(pool) = self.pool(index) {
             pool.opening -= 1;
         }
@@ -105,10 +117,11 @@ impl Pools {
                 break;
             }
             pool.quota.set_region_hungry(worker, false);
+            let session = pool.waiting.get(pool.opening as usize).map(|waiter| waiter.session);
             pool.opening += 1;
             let request = pool.key.clone();
             self.next_ticket += 1;
-            self.tickets.insert(ticket, index);
+            self.tickets.insert(ticket, Opening { pool: index, session });
             self.orders.push(Order::Open(ticket, request));
         }
         self.note_hunger(index);

@@ -55,7 +55,7 @@ pub struct Pools {
     pub(super) free_pools: Vec<u32>,
     pub(super) backends: Vec<Slot>,
     pub(super) free_backends: Vec<u32>,
-    pub(super) tickets: HashMap<OpenTicket, PoolIndex>,
+    pub(super) tickets: HashMap<OpenTicket, super::opening::Opening>,
     pub(super) next_ticket: u64,
     pub(super) orders: Vec<Order>,
     pub(super) draining: bool,

@@ -467,7 +467,7 @@ fn a_server_that_hangs_is_not_up_because_it_can_be_connected_to() {
     let (desk, _) = desk(rules);
     tokio_uring::start(async {
         assert_eq!(opened(&desk, region, TargetSessionAttrs::Any).await, "node \"a\" did not answer in time");
-        desk.connect(&desk.rules(), &node, Instant::now() + Duration::from_secs(1)).await.unwrap();
+        desk.connect(&desk.rules(), &node, Asker::default(), Instant::now() + Duration::from_secs(1)).await.unwrap();
         assert!(!node.succeeded(Success::Connect) && !node.is_up() && node.rests(Instant::now()).is_some());
     });
 }

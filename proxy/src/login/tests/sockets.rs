@@ -24,7 +24,10 @@ pub(super) fn desk(rules: Rules) -> (Rc<Desk>, Delivered) {
         let delivered = delivered.clone();
         move |worker, message| delivered.borrow_mut().push((worker, message))
     };
-    (Rc::new(Desk::new(rules, deliver, Vec::new(), AuditLog::open(None).unwrap())), delivered)
+    (
+        Rc::new(Desk::new(rules, deliver, Vec::new(), AuditLog::open(None).unwrap(), Rc::new(crate::fence::Fence::off()))),
+        delivered,
+    )
 }
 
 /// Runs until `done`, for ten seconds at most.
@@ -60,7 +63,7 @@ fn outcome_of(said: &[u8], expected: LoginOutcome) -> (Vec<u8>, Delivered) {
     let (desk, delivered) = desk(rules);
     let (mut client, server, peer) = pair();
     client.write_all(said).unwrap();
-    run_until(|| desk.accept(3, server, Some(peer)), || counted(&desk, expected) == 1);
+    run_until(|| desk.accept(3, server, Some(peer), Default::default()), || counted(&desk, expected) == 1);
     assert_eq!((desk.in_progress.get(), desk.authenticating.get()), (0, 0));
     // What is delivered keeps the connection open, and is greeted by its worker.
     let mut told = vec![0; if delivered.borrow().is_empty() { 4096 } else { 0 }];
