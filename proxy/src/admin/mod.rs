@@ -43,6 +43,8 @@ pub trait View {
     fn metrics(&self) -> Snapshot;
     /// Why clients should go elsewhere for now, if they should.
     fn obstacle(&self) -> Option<String>;
+    /// What whoever asks should know although clients are served.
+    fn remark(&self) -> Option<String>;
 }
 
 /// Serves on `listener` for ever.
@@ -102,7 +104,7 @@ fn respond(view: &dyn View, method: &Method, path: &str) -> Response<Full<Bytes>
         // Whoever gets an answer has proved that the control thread lives.
         "/healthz" => (StatusCode::OK, TEXT, "alive\n".to_owned()),
         "/readyz" => match view.obstacle() {
-            None => (StatusCode::OK, TEXT, "ready\n".to_owned()),
+            None => (StatusCode::OK, TEXT, view.remark().map_or("ready\n".to_owned(), |remark| format!("ready; {remark}\n"))),
             Some(obstacle) => (StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{obstacle}\n")),
         },
         _ => (StatusCode::NOT_FOUND, TEXT, "there are /metrics, /healthz and /readyz\n".to_owned()),

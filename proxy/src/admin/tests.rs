@@ -7,17 +7,21 @@ use std::sync::mpsc::channel;
 use expect_test::{Expect, expect};
 
 use super::*;
-use crate::observe::LoginCounters;
+use crate::observe::{FenceSample, LoginCounters};
 
 struct Fixed(Option<&'static str>);
 
 impl View for Fixed {
     fn metrics(&self) -> Snapshot {
-        Snapshot::take(&[], &crate::observe::any_policy(), &LoginCounters::default(), [])
+        Snapshot::take(&[], &crate::observe::any_policy(), &LoginCounters::default(), [], &FenceSample::default())
     }
 
     fn obstacle(&self) -> Option<String> {
         self.0.map(str::to_owned)
+    }
+
+    fn remark(&self) -> Option<String> {
+        None
     }
 }
 

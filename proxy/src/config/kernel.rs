@@ -1,7 +1,8 @@
 //! `fence` and `[kernel]`: what the kernel is asked to do, and where it is asked.
 
+use std::ffi::OsStr;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::document::{Entry, Section};
 
@@ -56,6 +57,15 @@ pub enum Steering {
     Hash,
 }
 
+impl Steering {
+    const ALL: [(&str, Self); 3] = [("load", Self::Load), ("cpu", Self::Cpu), ("hash", Self::Hash)];
+
+    /// The word in the configuration.
+    pub fn as_str(self) -> &'static str {
+        Self::ALL.iter().find(|(_, steering)| *steering == self).map_or("", |(word, _)| word)
+    }
+}
+
 impl FenceMode {
     const ALL: [(&str, Self); 3] = [("required", Self::Required), ("preferred", Self::Preferred), ("off", Self::Off)];
 
@@ -73,16 +83,15 @@ pub(super) fn read(root: &Section<'_>) -> Kernel {
         pins: section.entry("pins").and_then(|entry| pins(&entry)).unwrap_or_else(|| PINS.into()),
         cgroup: section.entry("cgroup").and_then(|entry| cgroup(&entry)).unwrap_or(Cgroup::Auto),
         control: section.entry("control").map(|entry| control(&entry)),
-        steering: section
-            .entry("steering")
-            .and_then(|entry| entry.word(&[("load", Steering::Load), ("cpu", Steering::Cpu), ("hash", Steering::Hash)]))
-            .unwrap_or(Steering::Load),
+        steering: section.entry("steering").and_then(|entry| entry.word(&Steering::ALL)).unwrap_or(Steering::Load),
     })
 }
 
 fn pins(entry: &Entry<'_>) -> Option<PathBuf> {
     let is_plain = |path: &Path| {
-        let names = path.components().skip(1).all(|part| matches!(part, std::path::Component::Normal(_)));
+        // The file system of BPF takes no dots in names.
+        let is_name = |name: &OsStr| !name.as_encoded_bytes().contains(&b'.');
+        let names = path.components().skip(1).all(|part| matches!(part, Component::Normal(name) if is_name(name)));
         path.is_absolute() && names && path.components().count() > 2
     };
     entry.parsed("the absolute path of a directory, such as \"/sys/fs/bpf/domicile\"", |text| {
@@ -91,9 +100,8 @@ fn pins(entry: &Entry<'_>) -> Option<PathBuf> {
 }
 
 fn cgroup(entry: &Entry<'_>) -> Option<Cgroup> {
-    let is_plain = |path: &Path| {
-        path.components().all(|part| matches!(part, std::path::Component::Normal(_))) && path.components().next().is_some()
-    };
+    let is_plain =
+        |path: &Path| path.components().all(|part| matches!(part, Component::Normal(_))) && path.components().next().is_some();
     entry.parsed("\"auto\", \"own\" or a path below the root of the cgroup v2 hierarchy, such as \"domicile\"", |text| match text
     {
         "auto" => Some(Cgroup::Auto),

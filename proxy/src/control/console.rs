@@ -91,6 +91,7 @@ impl Console {
             policy: &rules.policy,
             nodes,
             counters: self.desk.sessions(),
+            fence: self.desk.fence.sample(),
             pauses: &pauses,
             disabled: &disabled,
             averages: &averages,

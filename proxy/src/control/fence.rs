@@ -146,8 +146,8 @@ pub(super) fn narrow_later(fence: &Rc<Fence>, old: &Rules, new: &Rules) {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn records_are_bounded_and_those_left_out_are_told_of() {
+    #[test]
+    fn records_are_bounded_and_those_left_out_are_told_of() {
         let start = Instant::now();
         let mut allowance = Allowance::new(start);
         let recorded = (0..1000).filter(|_| allowance.take(start).is_some()).count();

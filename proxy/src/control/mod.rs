@@ -32,7 +32,7 @@ use crate::admin;
 use crate::admin::console::Shutdown;
 use crate::config::{self, Config};
 use crate::engine::{ToControl, ToWorker};
-use crate::fence::{Fence, Privileges, drop_privileges};
+use crate::fence::{Absent, Fence, Privileges, drop_privileges};
 use crate::login::{Desk, Node, Rules, random_bytes};
 use crate::observe::{AuditLog, NodeSample, Snapshot};
 use crate::policy::Policy;
@@ -301,12 +301,20 @@ impl admin::View for Status {
             standby: node.is_standby(),
             error: node.error().map(|(kind, _)| kind),
         };
-        Snapshot::take(self.0.sessions(), &rules.policy, &self.0.logins, rules.nodes.iter().map(sample))
+        Snapshot::take(self.0.sessions(), &rules.policy, &self.0.logins, rules.nodes.iter().map(sample), &self.0.fence.sample())
+    }
+
+    fn remark(&self) -> Option<String> {
+        let fence = &self.0.fence;
+        fence.absent().filter(|absent| *absent != Absent::Off).map(|absent| format!("there is no fence: {absent}"))
     }
 
     fn obstacle(&self) -> Option<String> {
         if self.0.is_draining() {
             return Some("draining".to_owned());
+        }
+        if let Some(absent) = self.0.fence.absent().filter(|_| self.0.fence.is_required()) {
+            return Some(format!("the fence is required, but {absent}"));
         }
         let rules = self.0.rules();
         let is_down = |region: &&str| !rules.nodes.iter().any(|node| node.config.region == **region && node.is_up());

@@ -94,8 +94,8 @@ pub enum ToControl {
         ticket: OpenTicket,
         /// What is needed.
         request: OpenRequest,
-        /// The session because of which it is needed, by the process ID that it would show; 0 for none.
-        session: u32,
+        /// The session because of which it is needed, by the number that SHOW CLIENTS shows; 0 for none.
+        session: u64,
     },
     /// A record to be written.
     Audit(Box<AuditRecord>),

@@ -439,7 +439,7 @@ impl<'uring> Worker<'uring> {
                 }
             }
             Output::OpenBackend(ticket, request) => {
-                let session = self.core.process_id_behind(ticket);
+                let session = self.core.session_behind(ticket);
                 self.tell_control(ToControl::OpenBackend { worker: self.number, ticket, request, session });
             }
             Output::MoveBackend { backend, to_worker, moved } => self.move_backend(backend, Move { to_worker, moved }),

@@ -49,30 +49,41 @@ pub struct Installed {
     pub replaced: usize,
 }
 
-/// Sets the fence up for a configuration, or brings the one that is there up to it: then what it allowed stays allowed until
-/// [`narrow`].
+/// Sets the fence up for a configuration, or brings the one that is there up to it: if something runs in it, what it allowed stays
+/// allowed until [`narrow`].
 ///
 /// # Errors
 /// Why there is no fence, or not this one.
 pub fn install(config: &Config) -> Result<Installed, Absent> {
+    set_up(config, |_| Ok(()))
+}
+
+/// The same, and goes inside.
+pub(super) fn install_and_enter(config: &Config) -> Result<Installed, Absent> {
+    set_up(config, place::enter_cgroup)
+}
+
+fn set_up(config: &Config, enter: impl FnOnce(&Path) -> Result<(), Absent>) -> Result<Installed, Absent> {
     check_kernel()?;
     check_capabilities()?;
     let kernel = &config.kernel;
     let cgroup = place::cgroup(&kernel.cgroup)?;
     place::make_cgroup(&cgroup)?;
     place::make_pins(kernel)?;
+    // Names are resolved while nothing is around this process yet.
+    let list = AllowList::new(config, &resolve)?;
     let directory = File::open(&cgroup).map_err(|error| Absent::failed(format!("opening {}", cgroup.display()), error))?;
+    // Two who come at once come one after the other, and the second finds the first inside.
     let _lock = lock(&directory)?;
+    enter(&cgroup)?;
     let found = read_policy(&kernel.pins)?;
     let mut object = object::load(&kernel.pins)?;
-    let list = AllowList::new(config, &resolve)?;
     match found {
         // Whoever is in there may be connected to what the list had before.
-        Some(_) if place::has_others(&cgroup)? => widen(config)?,
-        Some(_) => narrow(config)?,
+        Some(_) if place::has_others(&cgroup)? => widen_by(config, &list)?,
+        Some(_) => narrow_to(config, &list)?,
         None => write(config, &list, None)?,
     }
-    share(config)?;
     let mut replaced = 0;
     for (name, attach_type) in PROGRAMS {
         let program = object.program(name).and_then(|program| program.fd().ok());
@@ -83,7 +94,7 @@ pub fn install(config: &Config) -> Result<Installed, Absent> {
     }
     let steer = object.program_mut(STEER).and_then(|program| program.fd().ok()?.as_fd().try_clone_to_owned().ok());
     let steer = steer.ok_or_else(|| Absent::ObjectRefused { text: format!("it has no program {STEER}") })?;
-    pin_over(&steer, &kernel.pins.join(STEER)).map_err(|error| Absent::failed("pinning reuseport_steer", error))?;
+    pin_over(&steer, &kernel.pins.join(STEER)).map_err(|error| Absent::failed(format!("pinning {STEER}"), error))?;
     share(config)?;
     Ok(Installed { cgroup, pins: kernel.pins.clone(), addresses: list.len(), replaced })
 }
@@ -93,9 +104,13 @@ pub fn install(config: &Config) -> Result<Installed, Absent> {
 /// # Errors
 /// The list cannot be changed; it is as it was, or holds a part of what was to be added.
 pub(super) fn widen(config: &Config) -> Result<(), Absent> {
-    let found = read_policy(&config.kernel.pins)?;
-    let list = AllowList::new(config, &resolve)?.widened_by(&Lists::open(&config.kernel.pins)?.read()?);
-    write(config, &list, Some(found.unwrap_or_default()))
+    widen_by(config, &AllowList::new(config, &resolve)?)
+}
+
+fn widen_by(config: &Config, list: &AllowList) -> Result<(), Absent> {
+    let found = read_policy(&config.kernel.pins)?.unwrap_or_default();
+    let list = list.widened_by(&Lists::open(&config.kernel.pins)?.read()?);
+    write(config, &list, Some(found))
 }
 
 /// Allows what a configuration does, and nothing else.
@@ -103,15 +118,15 @@ pub(super) fn widen(config: &Config) -> Result<(), Absent> {
 /// # Errors
 /// The list cannot be changed; it allows too much.
 pub fn narrow(config: &Config) -> Result<(), Absent> {
-    let mut policy = read_policy(&config.kernel.pins)?.unwrap_or_default();
-    let list = AllowList::new(config, &resolve)?;
-    let mut lists = Lists::open(&config.kernel.pins)?;
-    lists.write(&list)?;
-    lists.remove_others(&list)?;
-    policy.generation += 1;
-    policy.flags &= !FLAG_WIDENED;
-    policy.digest = config.digest;
-    write_names(config)?;
+    narrow_to(config, &AllowList::new(config, &resolve)?)
+}
+
+fn narrow_to(config: &Config, list: &AllowList) -> Result<(), Absent> {
+    let found = read_policy(&config.kernel.pins)?.unwrap_or_default();
+    write(config, list, Some(found))?;
+    Lists::open(&config.kernel.pins)?.remove_others(list)?;
+    let policy =
+        Policy { generation: found.generation + 1, flags: found.flags & !FLAG_WIDENED, version: VERSION, digest: config.digest };
     write_policy(&config.kernel.pins, policy)
 }
 

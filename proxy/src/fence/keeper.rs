@@ -54,7 +54,7 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Starts the keeper of a configuration file. Called before the proxy enters the cgroup, so that the keeper is outside.
+    /// Starts the keeper of a configuration file. It is inside of the fence too, where it can ask name servers.
     ///
     /// # Errors
     /// It cannot be started.

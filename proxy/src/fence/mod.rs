@@ -49,6 +49,7 @@ pub use reading::{CONTROL_NAME, FlowName, Names, Reading};
 pub use shared::{DenialCounters, Loads, Seat};
 
 use crate::config::{Config, FenceMode, Steering};
+use crate::observe::FenceSample;
 
 /// The fence as the running proxy knows it.
 pub struct Fence {
@@ -207,9 +208,19 @@ impl Fence {
         self.absent.borrow().clone()
     }
 
-    /// Whether it is required, preferred or off.
-    pub fn mode(&self) -> FenceMode {
-        self.mode
+    /// How it is shown.
+    pub fn sample(&self) -> FenceSample {
+        FenceSample {
+            mode: self.mode.as_str(),
+            absent: self.absent().map(|absent| (absent.kind(), absent.to_string())),
+            pins: self.pins.display().to_string(),
+            counted: self.loads.as_ref().and_then(|_| Reading::take(&self.pins).ok()).map(Reading::counts),
+        }
+    }
+
+    /// Whether nothing is served without it.
+    pub fn is_required(&self) -> bool {
+        self.mode == FenceMode::Required
     }
 
     /// Where its maps are pinned.
@@ -241,9 +252,8 @@ fn set_up(config: &Config, config_path: &Path) -> (Option<Absent>, Option<Keeper
         };
     }
     let go_inside = || {
-        let installed = install(config)?;
+        let installed = install::install_and_enter(config)?;
         let keeper = Keeper::start(config_path).map_err(|error| Absent::failed("starting the fence's keeper", error))?;
-        place::enter_cgroup(&installed.cgroup)?;
         info!(
             cgroup = %installed.cgroup.display(), pins = %installed.pins.display(), addresses = installed.addresses,
             replaced = installed.replaced, "the fence is set up"

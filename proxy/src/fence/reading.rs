@@ -11,8 +11,10 @@ use domicile_ebpf_abi::{
     Policy, REGIONS, Targets, Verdict,
 };
 
+use super::keeper::shown;
 use super::object::with_causes;
 use super::sys::{self, Access};
+use crate::observe::{FenceCounts, FencedNode, FlowSample};
 
 /// What sockets without a tag are shown under.
 pub const CONTROL_NAME: &str = "control";
@@ -104,6 +106,35 @@ impl Reading {
             denials: denials(pins, &names)?,
             nodes: nodes(pins, &names)?,
         })
+    }
+
+    /// As it is shown beside everything else.
+    pub(super) fn counts(self) -> FenceCounts {
+        let flow = |(name, flow): (FlowName, Flow)| FlowSample {
+            region: name.region,
+            node: name.node,
+            worker: name.worker,
+            direction: name.direction,
+            verdict: name.verdict,
+            flows: flow.flows,
+            packets: flow.packets,
+            bytes: flow.bytes,
+        };
+        let node = |((region, node), counts): ((String, String), Node)| FencedNode {
+            region,
+            node,
+            established: counts.established,
+            closed: counts.closed,
+            srtt_us: counts.srtt_us,
+        };
+        FenceCounts {
+            generation: self.generation,
+            digest: shown(&self.digest),
+            widened: self.widened,
+            addresses: self.addresses,
+            flows: self.flows.into_iter().map(flow).collect(),
+            nodes: self.nodes.into_iter().map(node).collect(),
+        }
     }
 
     /// Whose list is pinned in a directory.

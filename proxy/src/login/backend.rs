@@ -38,10 +38,10 @@ pub(super) struct Startup<'a> {
 
 impl Desk {
     /// `worker` needs a backend. It gets one, or the reason why not, by its mailbox.
-    pub fn open_backend(self: &Rc<Self>, worker: usize, ticket: OpenTicket, request: OpenRequest, session: u32) {
+    pub fn open_backend(self: &Rc<Self>, worker: usize, ticket: OpenTicket, request: OpenRequest, session: u64) {
         let desk = Rc::clone(self);
         tokio_uring::spawn(async move {
-            let asker = Asker { worker: Some(worker), session: session.into() };
+            let asker = Asker { worker: Some(worker), session };
             let answer = match desk.open(&request, asker).await {
                 Ok((socket, info)) => ToWorker::BackendOpened { ticket, socket, info },
                 Err(error) => ToWorker::BackendFailed { ticket, error },

@@ -14,7 +14,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use super::LoginCounters;
+use super::{FenceSample, FencedNode, LoginCounters};
 use crate::policy::Policy;
 use crate::session::{Counter, Counters};
 
@@ -59,10 +59,11 @@ impl Snapshot {
         policy: &Policy,
         logins: &LoginCounters,
         nodes: impl IntoIterator<Item = NodeSample>,
+        fence: &FenceSample,
     ) -> Self {
         let sum = |counter: fn(&Counters) -> &Counter| workers.iter().map(|counters| counter(counters).get()).sum::<u64>();
         let labelled = |label: &'static str, value: &str| vec![(label, value.to_owned())];
-        let counters = vec![
+        let mut counters = vec![
             Family {
                 name: "residency_decisions",
                 help: "Decisions of the residency policy, by outcome, reason and region of the session",
@@ -102,7 +103,7 @@ impl Snapshot {
         let more = |node: &NodeSample, name, value: &str| ([of(node), labelled(name, value)].concat(), 1);
         let role = |node: &NodeSample| Some(more(node, "role", if node.standby? { "standby" } else { "primary" }));
         let error = |node: &NodeSample| Some(more(node, "error", node.error?));
-        let gauges = vec![
+        let mut gauges = vec![
             single("sessions", "Sessions there are", sum(|counters| &counters.sessions)),
             single("sessions_waiting", "Sessions that wait for a backend", sum(|counters| &counters.sessions_waiting)),
             Family {
@@ -131,6 +132,8 @@ impl Snapshot {
             },
             single("policy_generation", "Residency policies since the start; a reload adds one", policy.generation()),
         ];
+        counters.extend(fence_counters(fence));
+        gauges.extend(fence_gauges(fence));
         Self { counters, gauges }
     }
 
@@ -149,6 +152,71 @@ impl Snapshot {
 
 fn single(name: &'static str, help: &'static str, value: u64) -> Family {
     Family { name, help, rows: vec![(Labels::new(), value)] }
+}
+
+/// What the kernel has counted. Workers are added up: the console and the maps tell them apart.
+fn fence_counters(fence: &FenceSample) -> Vec<Family> {
+    let Some(counted) = &fence.counted else { return Vec::new() };
+    let mut connections = BTreeMap::<_, u64>::new();
+    let mut packets = BTreeMap::<_, (u64, u64)>::new();
+    for flow in &counted.flows {
+        let whose = (flow.region.as_str(), flow.node.as_str(), flow.verdict);
+        if flow.direction == "connect" {
+            *connections.entry(whose).or_default() += flow.flows;
+        } else {
+            let sums = packets.entry((whose, flow.direction)).or_default();
+            (sums.0, sums.1) = (sums.0 + flow.packets, sums.1 + flow.bytes);
+        }
+    }
+    let labels = |(region, node, verdict): (&str, &str, &str)| {
+        vec![("region", region.to_owned()), ("node", node.to_owned()), ("verdict", verdict.to_owned())]
+    };
+    let in_direction =
+        |(whose, direction): &((&str, &str, &str), &str)| [labels(*whose), vec![("direction", (*direction).to_owned())]].concat();
+    vec![
+        Family {
+            name: "fence_connections",
+            help: "Connections that the kernel's fence was asked about, by region, node and verdict",
+            rows: connections.iter().map(|(whose, count)| (labels(*whose), *count)).collect(),
+        },
+        Family {
+            name: "fence_packets",
+            help: "Packets of connections to servers, as the kernel's fence has seen them",
+            rows: packets.iter().map(|(whose, (packets, _))| (in_direction(whose), *packets)).collect(),
+        },
+        Family {
+            name: "fence_bytes",
+            help: "Bytes of those packets, IP headers included",
+            rows: packets.iter().map(|(whose, (_, bytes))| (in_direction(whose), *bytes)).collect(),
+        },
+    ]
+}
+
+fn fence_gauges(fence: &FenceSample) -> Vec<Family> {
+    let labelled = |label: &'static str, value: &str| vec![(label, value.to_owned())];
+    let mut gauges = vec![Family {
+        name: "fence_up",
+        help: "Whether the kernel's fence is around the proxy",
+        rows: vec![(labelled("mode", fence.mode), u64::from(fence.absent.is_none()))],
+    }];
+    if let Some((reason, _)) = &fence.absent {
+        gauges.push(Family { name: "fence_absent", help: "Why it is not", rows: vec![(labelled("reason", reason), 1)] });
+    }
+    if let Some(counted) = &fence.counted {
+        let of = |node: &FencedNode| vec![("node", node.node.clone()), ("region", node.region.clone())];
+        gauges.push(single("fence_generation", "Allow-lists that the fence has had", counted.generation));
+        gauges.push(Family {
+            name: "fence_open_connections",
+            help: "Connections to a node that are open, as the kernel counts them",
+            rows: counted.nodes.iter().map(|node| (of(node), node.established.saturating_sub(node.closed))).collect(),
+        });
+        gauges.push(Family {
+            name: "fence_round_trip_microseconds",
+            help: "The smoothed round-trip time that a connection to a node had last",
+            rows: counted.nodes.iter().map(|node| (of(node), u64::from(node.srtt_us))).collect(),
+        });
+    }
+    gauges
 }
 
 fn decisions(workers: &[Arc<Counters>], policy: &Policy) -> Vec<(Labels, u64)> {
@@ -221,7 +289,9 @@ mod tests {
             error: Some("refused"),
         };
         let workers = [counters.clone(), counters];
-        let text = Snapshot::take(&workers, &crate::observe::any_policy(), &logins, [node, down]).encode().unwrap();
+        let text = Snapshot::take(&workers, &crate::observe::any_policy(), &logins, [node, down], &FenceSample::default())
+            .encode()
+            .unwrap();
         let shown: Vec<&str> = text
             .lines()
             .filter(|line| ["sessions ", "admitted", "node_", "EOF"].iter().any(|word| line.contains(word)))

@@ -4,6 +4,7 @@
 //! text, a parameter, a password or a key. It observes; it decides nothing.
 
 mod audit;
+mod fence;
 mod logins;
 mod metrics;
 mod violation;
@@ -11,6 +12,7 @@ mod violation;
 #[cfg(test)]
 pub(crate) use audit::tests::policy as any_policy;
 pub use audit::{AuditLog, TARGET as AUDIT_TARGET};
+pub use fence::{FenceCounts, FenceSample, FencedNode, FlowSample};
 pub use logins::{LoginCounters, LoginOutcome};
 pub use metrics::{CONTENT_TYPE, NodeSample, Snapshot};
 pub use violation::Violation;

@@ -19,7 +19,7 @@ use smallvec::SmallVec;
 
 use super::client::Wait;
 use super::{Core, Outputs, Refusal, SessionKey, Slot};
-use crate::pool::{BackendKey, CancelTarget, OpenTicket};
+use crate::pool::{BackendKey, CancelTarget};
 use crate::wire::SqlState;
 use crate::wire::startup::CancelRequest;
 
@@ -74,14 +74,6 @@ pub struct CancelOrder {
     pub backend: BackendKey,
     /// Where to.
     pub target: CancelTarget,
-}
-
-impl Core {
-    /// The process ID that the session would show for which a connection was asked, a server's own left out of account; 0 for none. It
-    /// names the session for as long as that is there.
-    pub fn process_id_behind(&self, ticket: OpenTicket) -> u32 {
-        self.common.pools.opened_for(ticket).map_or(0, |session| process_id(self.common.pools.worker(), session.index))
-    }
 }
 
 /// What becomes of a cancel request.

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use super::client::{Session, Wait};
 use super::{Common, Core, Slot};
-use crate::pool::{BackendKey, BackendReport, PastReport, PoolIndex, PoolReport, SessionKey, SlotReport, session_id};
+use crate::pool::{BackendKey, BackendReport, OpenTicket, PastReport, PoolIndex, PoolReport, SessionKey, SlotReport, session_id};
 use crate::region::{RegionId, SessionRegion};
 use crate::wire::startup::Replication;
 
@@ -147,6 +147,15 @@ pub struct ServerReport {
     pub peer: Option<SocketAddr>,
     /// Where it was connected from.
     pub local: Option<SocketAddr>,
+}
+
+impl Core {
+    /// The session because of which a connection was asked for, by the number that SHOW CLIENTS shows; 0 if it is gone.
+    pub fn session_behind(&mut self, ticket: OpenTicket) -> u64 {
+        let worker = self.common.pools.worker();
+        let session = self.common.pools.opened_for(ticket).and_then(|key| self.sessions.get(key));
+        session.map_or(0, |session| session_id(session.watch.serial, worker))
+    }
 }
 
 impl Core {

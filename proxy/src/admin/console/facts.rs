@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::averages::{Averages, Sums};
 use crate::config::{self, Config};
+use crate::observe::FenceSample;
 use crate::policy::Policy;
 use crate::pool::{Pauses, PoolReport, Tally};
 use crate::region::SessionRegion;
@@ -36,6 +37,8 @@ pub struct Facts<'a> {
     pub nodes: Vec<NodeFact<'a>>,
     /// What each worker has counted.
     pub counters: &'a [Arc<Counters>],
+    /// The fence.
+    pub fence: FenceSample,
     /// What is paused.
     pub pauses: &'a Pauses,
     /// The databases that admit no new sessions.

@@ -10,6 +10,7 @@ use expect_test::{Expect, expect};
 
 use super::averages::Averages;
 use super::*;
+use crate::observe::{FenceCounts, FenceSample, FlowSample};
 use crate::pool::{Pauses, PoolReport, Scope, SlotReport, Tally};
 use crate::region::SessionRegion;
 use crate::session::{ClientReport, ClientState, Counters, Detail, GroupReport, Report as WorkerReport};
@@ -389,6 +390,7 @@ fn every_table_has_a_value_of_the_right_kind_for_each_of_its_columns() {
         policy: &policy,
         nodes,
         counters: &counters,
+        fence: fence(),
         pauses: &pauses,
         disabled: &BTreeSet::from(["old".into()]),
         averages: &averages,
@@ -416,7 +418,17 @@ fn every_table_has_a_value_of_the_right_kind_for_each_of_its_columns() {
                 assert!(fits, "{show:?}: {} is {value:?}", column.name);
             }
         }
-        if matches!(show, Show::Pools | Show::Clients | Show::StatsTotals | Show::Databases | Show::Regions | Show::Pins) {
+        if matches!(
+            show,
+            Show::Pools
+                | Show::Clients
+                | Show::StatsTotals
+                | Show::Databases
+                | Show::Regions
+                | Show::Pins
+                | Show::Fence
+                | Show::Flows
+        ) {
             shown += &format!("{show:?}\n");
             rows.iter().for_each(|row| shown += &format!("  {}\n", row.iter().map(text_of).collect::<Vec<_>>().join("|")));
         }
@@ -440,7 +452,40 @@ fn every_table_has_a_value_of_the_right_kind_for_each_of_its_columns() {
           us||1|1|0|0|0|0|0|0||0|0|0|0|1|0|
         Pins
           LISTEN|1970-01-12 13:46:39 UTC|99|65|app|shop|eu|1
+        Fence
+          mode|preferred
+          up|yes
+          absent|
+          pins|/sys/fs/bpf/domicile
+          generation|3
+          configuration|0123
+          widened|no
+          addresses|2
+        Flows
+          eu|a|1|egress|passed|2|30|4000
     "#]].assert_eq(&shown);
+}
+
+fn fence() -> FenceSample {
+    let flow = FlowSample {
+        region: "eu".to_owned(),
+        node: "a".to_owned(),
+        worker: 1,
+        direction: "egress",
+        verdict: "passed",
+        flows: 2,
+        packets: 30,
+        bytes: 4000,
+    };
+    let counted = FenceCounts {
+        generation: 3,
+        digest: "0123".to_owned(),
+        widened: false,
+        addresses: 2,
+        flows: vec![flow],
+        nodes: Vec::new(),
+    };
+    FenceSample { mode: "preferred", absent: None, pins: "/sys/fs/bpf/domicile".to_owned(), counted: Some(counted) }
 }
 
 fn text_of(value: &Value) -> String {

@@ -2,7 +2,7 @@
 
 use expect_test::expect;
 
-use super::check;
+use super::{MINIMAL, check};
 
 #[test]
 fn text_that_is_not_toml() {
@@ -47,8 +47,8 @@ port = 1
 "#,
         expect![[r#"
             d.toml:1: unknown key "pool_mod": did you mean "pool_mode"?
-            d.toml:2: unknown key "colour": the keys here are admin, audit, auth, engine, http, limits, listen, log, nodes, parameters, pin_notice, pool_mode, pools, regions, residency, session_state, workers
-            d.toml:3: unknown key "a\nb": the keys here are admin, audit, auth, engine, http, limits, listen, log, nodes, parameters, pin_notice, pool_mode, pools, regions, residency, session_state, workers
+            d.toml:2: unknown key "colour": the keys here are admin, audit, auth, engine, fence, http, kernel, limits, listen, log, nodes, parameters, pin_notice, pool_mode, pools, regions, residency, session_state, user, workers
+            d.toml:3: unknown key "a\nb": the keys here are admin, audit, auth, engine, fence, http, kernel, limits, listen, log, nodes, parameters, pin_notice, pool_mode, pools, regions, residency, session_state, user, workers
             d.toml:4: auth.users is missing: add users = "users.txt" (only method "trust" needs no users)
             d.toml:5: unknown key "auth.metod": did you mean "method"?
             d.toml:6: unknown key "pool": did you mean "pools"?
@@ -60,7 +60,7 @@ port = 1
             d.toml:16: nodes[0].name is missing: add name = "pg-eu-west"
             d.toml:16: nodes[0].region is missing: add region = "eu-west"
             d.toml:16: nodes[0].address is missing: add address = "127.0.0.1:5432"
-            d.toml:17: unknown key "nodes[0].hostname": the keys here are address, database, name, password, region, role, user
+            d.toml:17: unknown key "nodes[0].hostname": the keys here are address, database, name, networks, password, region, role, user
             d.toml:19: unknown key "http.port": the keys here are listen
         "#]],
     );
@@ -400,6 +400,35 @@ address = "127.0.0.1:5434"
         expect![[r#"
             warning: d.toml:2: residency.bind[0]: target_session_attrs is "read-write", and no node of region "eu" has the role "primary"
             warning: d.toml:5: residency.bind[1]: target_session_attrs is "standby", and no node of region "us" has the role "replica"
+        "#]],
+    );
+}
+
+#[test]
+fn what_the_kernel_is_asked_for() {
+    check(
+        &format!(
+            r#"
+            fence = "maybe"
+            user = ""
+            {MINIMAL}
+            networks = ["10.0.0.0/8", "ten"]
+            [kernel]
+            pins = "/domicile"
+            cgroup = "../other"
+            control = ["localhost:53"]
+            steering = "round-robin"
+            "#
+        ),
+        expect![[r#"
+            d.toml:2: fence must be one of "required", "preferred", "off", not "maybe"
+            d.toml:3: user must be a text between quotes that is not empty, not ""
+            d.toml:13: nodes[0].networks[1] must be an address or a network, such as "10.0.0.0/8", not "ten"
+            d.toml:13: nodes[0].networks does not contain the node's own address 127.0.0.1
+            d.toml:15: kernel.pins must be the absolute path of a directory, such as "/sys/fs/bpf/domicile", not "/domicile"
+            d.toml:16: kernel.cgroup must be "auto", "own" or a path below the root of the cgroup v2 hierarchy, such as "domicile", not "../other"
+            d.toml:17: kernel.control[0] must be an IP address and a port, such as "127.0.0.53:53", not "localhost:53"
+            d.toml:18: kernel.steering must be one of "load", "cpu", "hash", not "round-robin"
         "#]],
     );
 }

@@ -14,6 +14,7 @@ use super::super::resolver::Resolver;
 use super::sockets::desk;
 use super::*;
 use crate::config::{self, Address, Role};
+use crate::login::connect::Asker;
 use crate::pool::PoolKey;
 use crate::wire::backend::{authentication_ok, parameter_status, ready_for_query};
 use crate::wire::{Report, Severity, SqlState, TransactionStatus, encode_error};
@@ -125,7 +126,7 @@ async fn opened(desk: &Desk, region: RegionId, target: TargetSessionAttrs) -> St
         target,
         replication: Default::default(),
     };
-    match desk.open(&request).await {
+    match desk.open(&request, Asker::default()).await {
         Ok((_, info)) => info.node.name.to_string(),
         Err(error) => describe(&error),
     }
@@ -248,7 +249,7 @@ async fn opened_by_name(desk: &Desk, region: RegionId) -> Result<(u8, Arc<crate:
         target,
         replication: Default::default(),
     };
-    let (_, info) = desk.open(&request).await.map_err(|error| describe(&error))?;
+    let (_, info) = desk.open(&request, Asker::default()).await.map_err(|error| describe(&error))?;
     match info.route.address().map(|address| address.ip()) {
         Some(IpAddr::V4(address)) => Ok((address.octets()[3], info.route)),
         other => Err(format!("{other:?}")),
@@ -337,7 +338,7 @@ fn a_server_that_has_changed_its_role_loses_the_backends_that_asked_for_the_old_
                 target,
                 replication: Default::default(),
             };
-            desk.open(&request).await.unwrap().1.route
+            desk.open(&request, Asker::default()).await.unwrap().1.route
         };
         let as_standby = open(TargetSessionAttrs::Any).await;
         assert!(!as_standby.is_left());
@@ -433,7 +434,7 @@ fn idle_connections_to_a_server_that_is_silent_are_not_used_any_more() {
             target,
             replication: Default::default(),
         };
-        let (socket, info) = desk.open(&request).await.unwrap();
+        let (socket, info) = desk.open(&request, Asker::default()).await.unwrap();
         let timeout = socket2::SockRef::from(&socket).tcp_user_timeout().unwrap();
         assert_eq!(timeout, Some(Duration::from_secs(77)));
         // From now on the kernel drops every SYN.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::*;
 use crate::config::Address;
 use crate::engine::ToWorker;
+use crate::login::connect::Asker;
 use crate::observe::LoginOutcome;
 use crate::pool::{OpenError, PoolKey};
 use crate::wire::backend::{authentication_ok, ready_for_query};
@@ -120,7 +121,7 @@ pub(super) fn open_at(port: u16) -> Result<(), OpenError> {
         target: Default::default(),
         replication: Replication::None,
     };
-    tokio_uring::start(desk.open(&request)).map(drop)
+    tokio_uring::start(desk.open(&request, Asker::default())).map(drop)
 }
 
 #[test]

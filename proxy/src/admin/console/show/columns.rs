@@ -43,6 +43,8 @@ pub(super) fn of(show: Show) -> Option<&'static [Column]> {
         Show::Nodes => &NODES,
         Show::Decisions => &DECISIONS,
         Show::Pins => &PINS,
+        Show::Fence => &FENCE,
+        Show::Flows => &FLOWS,
     })
 }
 
@@ -258,6 +260,19 @@ static NODES: [Column; 13] = [
 ];
 
 static DECISIONS: [Column; 4] = [text("outcome"), text("reason"), text("region"), numeric("count")];
+
+static FENCE: [Column; 2] = [text("key"), text("value")];
+
+static FLOWS: [Column; 8] = [
+    text("region"),
+    text("node"),
+    int4("worker"),
+    text("direction"),
+    text("verdict"),
+    numeric("flows"),
+    numeric("packets"),
+    numeric("bytes"),
+];
 
 static PINS: [Column; 8] = [
     text("cause"),

@@ -8,7 +8,7 @@ use super::super::averages::PERIOD;
 use super::super::facts::Facts;
 use super::Row;
 use super::pools::mode;
-use crate::config::{AuthMethod, Buffers, LogFormat};
+use crate::config::{AuthMethod, Buffers, Cgroup, LogFormat};
 use crate::policy::{NoRegion, Unbound};
 use crate::pool::{SlotReport, StatePolicy};
 use crate::session::Report;
@@ -118,6 +118,12 @@ pub(super) fn config(facts: &Facts<'_>) -> Vec<Row> {
         StatePolicy::Refuse => "refuse",
         StatePolicy::Allow => "allow",
     };
+    let cgroup = match &config.kernel.cgroup {
+        Cgroup::Auto => "auto".to_owned(),
+        Cgroup::Own => "own".to_owned(),
+        Cgroup::Path(path) => path.display().to_string(),
+    };
+    let control = config.kernel.control.as_ref().map_or_else(String::new, |addresses| list(addresses.iter()));
     let audit = config.audit_file.as_ref().map(|file| file.display());
     // Key, value, default, whether a reload changes it.
     let options = [
@@ -126,6 +132,12 @@ pub(super) fn config(facts: &Facts<'_>) -> Vec<Row> {
         ("pool_mode", mode(config.pool_mode).to_owned(), "transaction", true),
         ("session_state", session_state.to_owned(), "pin", true),
         ("pin_notice", config.pin_notice.to_string(), "true", true),
+        ("user", shown(config.user.as_ref()), "", false),
+        ("fence", config.kernel.fence.as_str().to_owned(), "preferred", false),
+        ("kernel.pins", config.kernel.pins.display().to_string(), "/sys/fs/bpf/domicile", false),
+        ("kernel.cgroup", cgroup, "auto", false),
+        ("kernel.control", control, "", true),
+        ("kernel.steering", config.kernel.steering.as_str().to_owned(), "load", false),
         ("auth.method", method.to_owned(), "scram-sha-256", true),
         ("auth.backend_cleartext", config.auth.backend_cleartext.to_string(), "false", true),
         ("residency.parameters", list(residency.parameters.iter()), "domicile.region,helios.region", true),

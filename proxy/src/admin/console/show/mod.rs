@@ -6,6 +6,7 @@
 
 mod columns;
 mod control;
+mod fence;
 mod pools;
 mod sockets;
 mod stats;
@@ -61,11 +62,15 @@ pub enum Show {
     Decisions,
     /// Sessions that keep their backend.
     Pins,
+    /// The kernel's fence.
+    Fence,
+    /// What it has let through and what not.
+    Flows,
 }
 
 impl Show {
     /// Every table.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::Help,
         Self::Pools,
         Self::RegionPools,
@@ -86,6 +91,8 @@ impl Show {
         Self::Nodes,
         Self::Decisions,
         Self::Pins,
+        Self::Fence,
+        Self::Flows,
     ];
 
     /// The word behind SHOW.
@@ -111,6 +118,8 @@ impl Show {
             Self::Nodes => "nodes",
             Self::Decisions => "decisions",
             Self::Pins => "pins",
+            Self::Fence => "fence",
+            Self::Flows => "flows",
         }
     }
 
@@ -144,7 +153,9 @@ impl Show {
             | Self::State
             | Self::Mem
             | Self::Regions
-            | Self::Decisions => Detail::Pools,
+            | Self::Decisions
+            | Self::Fence
+            | Self::Flows => Detail::Pools,
         }
     }
 
@@ -171,6 +182,8 @@ impl Show {
             Self::Regions => pools::regions(facts),
             Self::Nodes => pools::nodes(facts),
             Self::Decisions => control::decisions(facts),
+            Self::Fence => fence::fence(&facts.fence),
+            Self::Flows => fence::flows(&facts.fence),
         }
     }
 
@@ -192,7 +205,7 @@ impl Show {
 const HELP: &str = "
 \tSHOW HELP|POOLS|CLIENTS|SERVERS|DATABASES|USERS|LISTS|CONFIG|VERSION|STATE|MEM
 \tSHOW STATS|STATS_TOTALS|STATS_AVERAGES|TOTALS
-\tSHOW REGIONS|REGION_POOLS|NODES|DECISIONS|PINS
+\tSHOW REGIONS|REGION_POOLS|NODES|DECISIONS|PINS|FENCE|FLOWS
 \tRELOAD
 \tPAUSE [<db>]
 \tRESUME [<db>]
