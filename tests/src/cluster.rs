@@ -175,6 +175,16 @@ impl Cluster {
         self.execute("postgres", "SELECT pg_reload_conf()").map(drop)
     }
 
+    /// Lets users log in from these networks too, by SCRAM.
+    pub fn admit(&self, networks: &[&str]) -> Result<(), String> {
+        let file = self.directory.path().join("data/pg_hba.conf");
+        let error = |error| format!("{}: {error}", file.display());
+        let mut rules = fs::read_to_string(&file).map_err(error)?;
+        networks.iter().for_each(|network| rules += &format!("host all all {network} scram-sha-256\n"));
+        fs::write(&file, rules).map_err(error)?;
+        self.execute("postgres", "SELECT pg_reload_conf()").map(drop)
+    }
+
     /// Sends a signal to one of the server's processes.
     pub fn signal_backend(&self, process_id: u32, signal: Signal) {
         crate::process::signal_process(process_id, signal);

@@ -7,7 +7,10 @@
 pub mod client;
 pub mod cluster;
 pub mod demo;
+pub mod gate;
+pub mod intruder;
 pub mod message;
+pub mod network;
 pub mod process;
 pub mod program;
 pub mod proxy;

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitOptions};
+
+use crate::network;
 
 /// The clock. Tests wait for other processes, so they may read it; the pure modules of the product may not.
 #[expect(clippy::disallowed_methods, reason = "deadlines on other processes")]
@@ -99,22 +102,23 @@ pub fn signal_process(id: u32, signal: Signal) {
 }
 
 /// The parent-death signal is sent when the *thread* that started the child ends, and a test's thread ends with its test; so
-/// every child is started by one thread that stays.
+/// every child is started by one thread that stays. It starts it in the network namespace of the one that asks.
 fn start_from_lasting_thread(command: Command) -> io::Result<Child> {
-    type Job = (Command, mpsc::Sender<io::Result<Child>>);
+    type Job = (Command, Option<OwnedFd>, mpsc::Sender<io::Result<Child>>);
     static STARTER: OnceLock<mpsc::Sender<Job>> = OnceLock::new();
     let starter = STARTER.get_or_init(|| {
         let (sender, jobs) = mpsc::channel::<Job>();
         thread::spawn(move || {
-            for (mut command, answer) in jobs {
-                answer.send(command.spawn()).ok();
+            for (mut command, namespace, answer) in jobs {
+                let ready = namespace.map_or(Ok(()), |namespace| network::enter(namespace));
+                answer.send(ready.and_then(|()| command.spawn())).ok();
             }
         });
         sender
     });
     let (sender, answer) = mpsc::channel();
     let gone = |_| io::Error::other("the thread that starts children is gone");
-    starter.send((command, sender)).map_err(|_| gone(mpsc::RecvError))?;
+    starter.send((command, network::entered(), sender)).map_err(|_| gone(mpsc::RecvError))?;
     answer.recv().map_err(gone)?
 }
 

@@ -63,8 +63,10 @@ impl Configuration {
             format!("[[nodes]]\nname = \"{name}\"\nregion = \"{region}\"\naddress = \"{address}\"\nrole = \"primary\"\n")
         };
         let nodes: String = self.nodes.iter().map(node).collect();
+        // Tests of one host would all share one fence; those that are about it have their own (see gate.rs).
+        let fence = if self.top.contains("fence = ") { "" } else { "fence = \"off\"\n" };
         format!(
-            "listen = [\"{listen}\"]\nworkers = 2\npool_mode = \"{}\"\n{}\n[auth]\nmethod = \"{}\"\nusers = \"users.txt\"\n\
+            "{fence}listen = [\"{listen}\"]\nworkers = 2\npool_mode = \"{}\"\n{}\n[auth]\nmethod = \"{}\"\nusers = \"users.txt\"\n\
              [pools]\n{}[http]\nlisten = \"{http}\"\n[residency]\n{}\n{regions}{nodes}{}",
             self.pool_mode, self.top, self.method, self.pools, self.residency, self.more
         )

@@ -36,12 +36,24 @@ pub(super) struct Startup<'a> {
     pub(super) asker: Asker,
 }
 
+/// A mistake made on purpose, for the test that the fence does not rely on our making none.
+#[cfg(feature = "misroute")]
+mod misroute {
+    use super::super::Rules;
+    use crate::region::RegionId;
+
+    /// Any region but the one that was decided on.
+    pub(super) fn another(region: RegionId, rules: &Rules) -> RegionId {
+        rules.nodes.iter().map(|node| node.region).find(|other| *other != region).unwrap_or(region)
+    }
+}
+
 impl Desk {
     /// `worker` needs a backend. It gets one, or the reason why not, by its mailbox.
     pub fn open_backend(self: &Rc<Self>, worker: usize, ticket: OpenTicket, request: OpenRequest, session: u64) {
         let desk = Rc::clone(self);
         tokio_uring::spawn(async move {
-            let asker = Asker { worker: Some(worker), session };
+            let asker = Asker { region: Some(request.region), worker: Some(worker), session };
             let answer = match desk.open(&request, asker).await {
                 Ok((socket, info)) => ToWorker::BackendOpened { ticket, socket, info },
                 Err(error) => ToWorker::BackendFailed { ticket, error },
@@ -54,7 +66,11 @@ impl Desk {
         let rules = self.rules();
         let now = Instant::now();
         let deadline = now + rules.config.pools.connect_timeout;
-        let nodes = rules.serving(request.region, request.target, Some(now));
+        #[cfg(not(feature = "misroute"))]
+        let region = request.region;
+        #[cfg(feature = "misroute")]
+        let region = misroute::another(request.region, &rules);
+        let nodes = rules.serving(region, request.target, Some(now));
         if nodes.is_empty() {
             return Err(rules.nothing_fits(request, now));
         }

@@ -16,6 +16,7 @@ use super::{Desk, Rules};
 use crate::config::Address;
 use crate::fence::{Purpose, number};
 use crate::pool::OpenError;
+use crate::region::RegionId;
 
 impl Desk {
     /// Connects by `deadline` at the latest. The address is that of the other end; none of a Unix socket.
@@ -42,12 +43,9 @@ impl Desk {
             Err(_) => return Err(OpenError::TimedOut { node: node.name.clone() }),
         };
         node.resolved(&addresses);
-        let purpose = Purpose {
-            region: number(&node.config.region),
-            node: number(&node.name),
-            worker: asker.worker,
-            session: asker.session,
-        };
+        // What was decided goes, not what the node is said to be in: if the two differ, the kernel stops it.
+        let region = asker.region.map_or(node.config.region.as_str(), |region| rules.policy.name(region));
+        let purpose = Purpose { region: number(region), node: number(&node.name), worker: asker.worker, session: asker.session };
         let (mut failure, mut all_silent, began_at) = (None, true, Instant::now());
         for (tried, address) in addresses.iter().enumerate() {
             // What is left of the time is shared, so that an address that is silent leaves some for the others.
@@ -88,6 +86,8 @@ impl Desk {
 /// Who needs a connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Asker {
+    /// The region that was decided on; none for a probe, which is of its node's.
+    pub(super) region: Option<RegionId>,
     /// The worker that asked; none for a probe.
     pub(super) worker: Option<usize>,
     /// The session for which it asked; 0 if for none.
