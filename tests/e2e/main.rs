@@ -6,6 +6,7 @@
 
 mod cancel;
 mod console;
+mod fence;
 mod leaks;
 mod login;
 mod metrics;

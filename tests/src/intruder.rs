@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use crate::{program, proxy};
 
@@ -16,15 +17,23 @@ pub struct Place<'a> {
 
 /// The program, built beside the tests.
 pub fn program() -> Result<PathBuf, String> {
-    if let Some(program) = std::env::var_os("DOMICILE_INTRUDER") {
-        return Ok(program.into());
-    }
+    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    BUILT.get_or_init(|| build("domicile-intruder", &["--package", "domicile-tests"])).clone()
+}
+
+/// The proxy with a mistake in it: it connects to another region than was decided.
+pub fn misrouting() -> Result<PathBuf, String> {
+    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    BUILT.get_or_init(|| build("domicile-misrouting", &["--package", "domicile", "--features", "misroute"])).clone()
+}
+
+fn build(program: &str, options: &[&str]) -> Result<PathBuf, String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.args(["build", "--quiet", "--package", "domicile-tests", "--bin", "domicile-intruder"]).current_dir(proxy::root());
+    command.args(["build", "--quiet", "--bin", program]).args(options).current_dir(proxy::root());
     let status = command.status().map_err(|error| format!("cargo: {error}"))?;
-    let built = proxy::target_directory().join("debug/domicile-intruder");
-    if status.success() { Ok(built) } else { Err("the intruder does not build".to_owned()) }
+    let built = proxy::target_directory().join("debug").join(program);
+    if status.success() { Ok(built) } else { Err(format!("{program} does not build")) }
 }
 
 /// Has one try everything it is told, in the network namespace of this thread: a line for each, `<what> <where>: <what became of it>`.

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
@@ -19,6 +19,8 @@ use crate::transcript::Transcript;
 /// A configuration file, as far as tests vary it.
 #[derive(Clone, Debug)]
 pub struct Configuration {
+    /// `workers`.
+    pub workers: u8,
     /// `transaction` or `session`.
     pub pool_mode: &'static str,
     /// Further lines before the first table.
@@ -43,6 +45,7 @@ impl Configuration {
         let node =
             |(region, name, address): &(&str, &str, SocketAddr)| ((*region).to_owned(), (*name).to_owned(), address.to_string());
         Self {
+            workers: 2,
             pool_mode: "transaction",
             top: String::new(),
             pools: "size = 10\n".to_owned(),
@@ -66,9 +69,9 @@ impl Configuration {
         // Tests of one host would all share one fence; those that are about it have their own (see gate.rs).
         let fence = if self.top.contains("fence = ") { "" } else { "fence = \"off\"\n" };
         format!(
-            "{fence}listen = [\"{listen}\"]\nworkers = 2\npool_mode = \"{}\"\n{}\n[auth]\nmethod = \"{}\"\nusers = \"users.txt\"\n\
+            "{fence}listen = [\"{listen}\"]\nworkers = {}\npool_mode = \"{}\"\n{}\n[auth]\nmethod = \"{}\"\nusers = \"users.txt\"\n\
              [pools]\n{}[http]\nlisten = \"{http}\"\n[residency]\n{}\n{regions}{nodes}{}",
-            self.pool_mode, self.top, self.method, self.pools, self.residency, self.more
+            self.workers, self.pool_mode, self.top, self.method, self.pools, self.residency, self.more
         )
     }
 }
@@ -87,23 +90,40 @@ pub struct Proxy {
 impl Proxy {
     /// Writes the configuration to a directory of its own, starts the proxy on free ports and waits until it answers.
     pub fn start(configuration: &Configuration) -> Result<Self, String> {
+        Self::start_program(&binary()?, configuration)
+    }
+
+    /// The same with another program.
+    pub fn start_program(program: &Path, configuration: &Configuration) -> Result<Self, String> {
         let directory = Scratch::new().map_err(|error| format!("a directory for the proxy: {error}"))?;
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
-        let http = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
-        let file = directory.path().join("domicile.toml");
-        write_configuration(&file, configuration, address, http)?;
-        let mut proxy = Self::start_file(&binary()?, &file, address, http)?;
+        let Prepared { file, address, http } = Self::prepare(configuration, &directory)?;
+        let mut proxy = Self::start_file(program, &file, address, http)?;
         proxy._directory = Some(directory);
         Ok(proxy)
     }
 
+    /// Writes the configuration to a directory and chooses the ports, and starts nothing.
+    pub fn prepare(configuration: &Configuration, directory: &Scratch) -> Result<Prepared, String> {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let http = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let file = directory.path().join("domicile.toml");
+        write_configuration(&file, configuration, address, http)?;
+        Ok(Prepared { file, address, http })
+    }
+
     /// Starts `program` with a configuration file that exists; its log goes beside the file.
     pub fn start_file(program: &Path, file: &Path, address: SocketAddr, http: SocketAddr) -> Result<Self, String> {
+        let mut command = Command::new(program);
+        command.args(["run", "--config"]).arg(file);
+        Self::start_command(command, file, address, http)
+    }
+
+    fn start_command(mut command: Command, file: &Path, address: SocketAddr, http: SocketAddr) -> Result<Self, String> {
+        let program = PathBuf::from(command.get_program());
         let log = file.with_extension("log");
         let output = File::create(&log).map_err(|error| format!("{}: {error}", log.display()))?;
         let errors = output.try_clone().map_err(|error| format!("{}: {error}", log.display()))?;
-        let mut command = Command::new(program);
-        command.args(["run", "--config"]).arg(file).stdin(Stdio::null()).stdout(output).stderr(errors);
+        command.stdin(Stdio::null()).stdout(output).stderr(errors);
         let process = Process::start(command, Signal::TERM).map_err(|error| format!("{}: {error}", program.display()))?;
         let mut proxy = Self { process, address, http, file: file.to_owned(), log, _directory: None };
         let answers = wait_for(Duration::from_secs(20), || {
@@ -125,6 +145,11 @@ impl Proxy {
                 client.set_patience(Duration::from_secs(1));
                 client.byte().is_some()
             })
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.process.id()
     }
 
     /// Where it serves PostgreSQL's protocol.
@@ -214,6 +239,35 @@ impl Proxy {
     }
 }
 
+/// A configuration file that nobody has been started with yet.
+pub struct Prepared {
+    file: PathBuf,
+    address: SocketAddr,
+    http: SocketAddr,
+}
+
+impl Prepared {
+    /// The file.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// Starts the proxy as a user without any privilege, in a cgroup. Only root can.
+    pub fn start_as_nobody(&self, cgroup: Option<&Path>) -> Result<Proxy, String> {
+        for file in [self.file.clone(), self.file.with_file_name("users.txt")] {
+            chown(&file, Some(NOBODY), Some(NOBODY)).map_err(|error| format!("{}: {error}", file.display()))?;
+        }
+        let enter = cgroup.map_or_else(String::new, |cgroup| format!("echo 0 > {}/cgroup.procs && ", cgroup.display()));
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(format!("{enter}exec setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups -- \"$@\""));
+        command.arg("sh").arg(binary()?).args(["run", "--config"]).arg(&self.file);
+        Proxy::start_command(command, &self.file, self.address, self.http)
+    }
+}
+
+/// The user of whoever has no privilege, and its group.
+const NOBODY: u32 = 65_534;
+
 fn write_configuration(file: &Path, configuration: &Configuration, listen: SocketAddr, http: SocketAddr) -> Result<(), String> {
     let users: String = configuration.users.iter().map(|(user, secret)| format!("\"{user}\" \"{secret}\"\n")).collect();
     let write = |file: &Path, text: String| fs::write(file, text).map_err(|error| format!("{}: {error}", file.display()));
@@ -221,6 +275,9 @@ fn write_configuration(file: &Path, configuration: &Configuration, listen: Socke
     write(&users_file, users)?;
     // Readable by all, it would be a warning in every log.
     fs::set_permissions(&users_file, fs::Permissions::from_mode(0o600)).map_err(|error| format!("users.txt: {error}"))?;
+    if configuration.top.contains("user = \"nobody\"") {
+        chown(&users_file, Some(NOBODY), None).map_err(|error| format!("users.txt: {error}"))?;
+    }
     write(file, configuration.text(listen, http))
 }
 

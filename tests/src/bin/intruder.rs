@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use io_uring::{IoUring, opcode, types};
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 /// Of ebpf/abi, said once more: an intruder has not read our source.
 const TAG_LEVEL: i32 = 0x444f;
@@ -101,6 +101,8 @@ fn late(region: u32, address: SocketAddr) -> io::Result<String> {
     let listener = TcpListener::bind(address)?;
     println!("listening");
     io::stdout().flush()?;
+    // As long as a receive may take, an accept may.
+    SockRef::from(&listener).set_read_timeout(Some(Duration::from_secs(20)))?;
     let (mut stream, _) = listener.accept()?;
     tag(&stream, region)?;
     stream.write_all(b"row")?;

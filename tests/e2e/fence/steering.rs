@@ -1,0 +1,60 @@
+//! Which worker a client gets.
+
+use std::time::Duration;
+
+use domicile_tests::client::{Client, Login};
+use domicile_tests::gate::Gate;
+use domicile_tests::process::wait_for;
+use domicile_tests::proxy::{Configuration, Proxy};
+
+use super::fenced;
+
+/// Clients of each worker, as the kernel's map has them.
+fn loads(gate: &Gate) -> [i64; 2] {
+    let workers = gate.dump("workers").unwrap();
+    [0, 1].map(|worker| workers[worker]["value"]["sessions"].as_i64().unwrap())
+}
+
+fn is_even([one, two]: [i64; 2]) -> bool {
+    (one - two).abs() * 10 <= one.max(two)
+}
+
+#[test]
+fn a_thousand_clients_are_spread_evenly_also_after_half_of_them_have_left() {
+    const CLIENTS: usize = 1000;
+    let Some(fenced) = fenced() else { return };
+    let gate = Gate::new().unwrap();
+    let configuration = gate.around(&Configuration { method: "trust", ..fenced.configuration() }, "required");
+    let proxy = fenced.network.edge.inside(|| Proxy::start(&configuration)).unwrap();
+    let connect = |count: usize| -> Vec<Client> {
+        fenced.network.edge.inside(|| (0..count).map(|_| proxy.login(&Login::default()).unwrap()).collect())
+    };
+    let settled = |clients: usize| {
+        let all_counted = || {
+            let loads = loads(&gate);
+            (usize::try_from(loads.iter().sum::<i64>()) == Ok(clients)).then_some(loads)
+        };
+        wait_for(Duration::from_secs(10), all_counted).unwrap_or_else(|| panic!("{clients} clients, and {:?}", loads(&gate)))
+    };
+    let mut clients = connect(CLIENTS);
+    let first = settled(CLIENTS);
+    assert!(is_even(first), "{first:?}");
+    // Those of one worker leave first: the kernel has to make up for it.
+    clients.truncate(CLIENTS / 2);
+    settled(CLIENTS / 2);
+    clients.extend(connect(CLIENTS / 2));
+    let second = settled(CLIENTS);
+    assert!(is_even(second), "{second:?}");
+}
+
+#[test]
+fn one_worker_needs_no_steering() {
+    let Some(fenced) = fenced() else { return };
+    let gate = Gate::new().unwrap();
+    let configuration = gate.around(&Configuration { workers: 1, ..fenced.configuration() }, "required");
+    let proxy = fenced.network.edge.inside(|| Proxy::start(&configuration)).unwrap();
+    let mut client = fenced.connect(&proxy);
+    client.query("SET helios.region = 'us-east'");
+    assert_eq!(client.query("SHOW cluster_name").value().as_deref(), Some("pg-us-east"));
+    assert_eq!(loads(&gate), [1, 0]);
+}
