@@ -18,19 +18,20 @@ pub struct Place<'a> {
 /// The program, built beside the tests.
 pub fn program() -> Result<PathBuf, String> {
     static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    BUILT.get_or_init(|| build("domicile-intruder", &["--package", "domicile-tests"])).clone()
+    BUILT.get_or_init(|| build("domicile-intruder", &[])).clone()
 }
 
 /// The proxy with a mistake in it: it connects to another region than was decided.
 pub fn misrouting() -> Result<PathBuf, String> {
     static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    BUILT.get_or_init(|| build("domicile-misrouting", &["--package", "domicile", "--features", "misroute"])).clone()
+    BUILT.get_or_init(|| build("domicile-misrouting", &["--features", "domicile/misroute"])).clone()
 }
 
 fn build(program: &str, options: &[&str]) -> Result<PathBuf, String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.args(["build", "--quiet", "--bin", program]).args(options).current_dir(proxy::root());
+    // Of the whole workspace, so that features are the same as for the tests.
+    command.args(["build", "--quiet", "--workspace", "--bin", program]).args(options).current_dir(proxy::root());
     let status = command.status().map_err(|error| format!("cargo: {error}"))?;
     let built = proxy::target_directory().join("debug").join(program);
     if status.success() { Ok(built) } else { Err(format!("{program} does not build")) }

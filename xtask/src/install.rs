@@ -9,12 +9,27 @@ use domicile_tests::program;
 
 use crate::progress;
 
-/// Installs whatever is missing.
+/// Installs whatever is missing. Without bpftool and ip some tests are skipped; everything else is needed.
 pub fn run() -> Result<(), String> {
-    let packages = missing();
-    if packages.is_empty() {
-        return Ok(());
+    let lacking = missing();
+    if !lacking.is_empty() {
+        packages(&lacking)?;
     }
+    for (package, program) in [("bpftool", "bpftool"), ("iproute2", "ip")] {
+        if program::find(program).is_none()
+            && let Err(error) = packages(&[package])
+        {
+            println!("{package} is not installed, so some tests will be skipped: {}", error.lines().last().unwrap_or_default());
+        }
+    }
+    match missing().as_slice() {
+        [] => Ok(()),
+        still => Err(format!("apt-get has installed {}, and there is still no {}", lacking.join(" "), still.join(", "))),
+    }
+}
+
+/// Installs packages as root, or by a sudo that asks no password; else says what to type.
+pub fn packages(packages: &[&str]) -> Result<(), String> {
     let line = format!("apt-get install -y --no-install-recommends {}", packages.join(" "));
     let root = rustix::process::geteuid().is_root();
     let sudo = !root && succeeds(Command::new("sudo").args(["-n", "true"]));
@@ -29,12 +44,8 @@ pub fn run() -> Result<(), String> {
         command
     };
     progress::run("package lists", apt(&["update", "-q"]))?;
-    let install = [&["install", "-y", "-q", "--no-install-recommends"], &packages[..]].concat();
-    progress::run(&format!("packages: {}", packages.join(" ")), apt(&install))?;
-    match missing().as_slice() {
-        [] => Ok(()),
-        still => Err(format!("apt-get installed {line:?}, and there is still no {}", still.join(", "))),
-    }
+    let install = [&["install", "-y", "-q", "--no-install-recommends"], packages].concat();
+    progress::run(&format!("packages: {}", packages.join(" ")), apt(&install)).map(drop)
 }
 
 /// The packages that are not there, known by what they bring.

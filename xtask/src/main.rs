@@ -2,6 +2,7 @@
 
 mod ci;
 mod demo;
+mod ebpf;
 mod fuzz;
 mod install;
 mod progress;
@@ -43,6 +44,8 @@ enum Command {
         #[arg(long, default_value_t = 60)]
         seconds: u32,
     },
+    /// Build the kernel's programs, or check that what is committed is what their sources say
+    Ebpf(ebpf::Options),
     Suites(suites::Options),
     Soak(soak::Options),
     Sim(sim::Options),
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Command::Ci => ci::run(),
         Command::Tidy => tidy::run(),
         Command::Fuzz { seconds } => fuzz::run(seconds),
+        Command::Ebpf(options) => ebpf::run(&options),
         Command::Soak(options) => soak::run(&options),
         Command::Sim(options) => sim::run(&options),
         Command::Suites(options) => suites::run(&options),

@@ -7,17 +7,18 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
-use domicile_tests::process::Scratch;
+use domicile_tests::process::{Scratch, now};
 use domicile_tests::proxy::{root, target_directory};
 use domicile_tests::skip;
 
+use crate::ebpf::{self, Checked};
 use crate::progress::{Outcome, seconds, watch};
 use crate::tidy;
 
 type Step = fn(&str) -> Result<Report, String>;
 
-const STEPS: [(&str, Step); 6] =
-    [("fmt", fmt), ("clippy", clippy), ("tidy", check_tidy), ("unit", unit), ("loom", loom), ("e2e", e2e)];
+const STEPS: [(&str, Step); 7] =
+    [("fmt", fmt), ("clippy", clippy), ("tidy", check_tidy), ("unit", unit), ("loom", loom), ("ebpf", check_ebpf), ("e2e", e2e)];
 
 /// What a step found.
 #[derive(Default)]
@@ -70,7 +71,11 @@ fn cargo(arguments: &[&str]) -> Command {
 }
 
 fn fmt(_: &str) -> Result<Report, String> {
-    watch("fmt", cargo(&["fmt", "--all", "--check"])).map(one)
+    let product = watch("fmt", cargo(&["fmt", "--all", "--check"]))?;
+    if !product.success {
+        return Ok(one(product));
+    }
+    watch("fmt", cargo(&["fmt", "--all", "--check", "--manifest-path", "ebpf/Cargo.toml"])).map(one)
 }
 
 fn clippy(_: &str) -> Result<Report, String> {
@@ -80,6 +85,19 @@ fn clippy(_: &str) -> Result<Report, String> {
 
 fn check_tidy(_: &str) -> Result<Report, String> {
     tidy::run().map(|()| Report { passed: 1, ..Report::default() })
+}
+
+fn check_ebpf(_: &str) -> Result<Report, String> {
+    let started = now();
+    let mut report = match ebpf::check()? {
+        Checked::Same | Checked::Works(_) => Report { passed: 1, ..Report::default() },
+        Checked::Lacking(needs) => {
+            let line = format!("skipped: ebpf --check: needs {}", needs.split_whitespace().collect::<Vec<_>>().join(" "));
+            Report { skipped: vec![line], ..Report::default() }
+        }
+    };
+    report.took = now() - started;
+    Ok(report)
 }
 
 fn unit(names: &str) -> Result<Report, String> {

@@ -9,7 +9,7 @@ use super::Absent;
 use super::sys::AttachType;
 
 /// What `cargo xtask ebpf` has built from `ebpf/`.
-static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../ebpf/prebuilt/domicile.o");
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("DOMICILE_EBPF_OBJECT"));
 
 /// The programs of the cgroup, in the order in which they are attached: what the others go by comes first.
 pub(super) const PROGRAMS: [(&str, AttachType); 9] = [
