@@ -72,11 +72,12 @@ impl Fenced {
 
     /// IPv4 packets that have come into a region, over the cable or from itself.
     fn arrived(&self, region: usize) -> u64 {
-        let text = self.network.sites[region].namespace.run("cat", &["/proc/thread-self/net/snmp"]).unwrap();
+        let text = self.network.sites[region].namespace.run("cat", &["/proc/thread-self/net/snmp"]);
+        let text = text.unwrap_or_else(|error| panic!("{error}"));
         let mut lines = text.lines().filter_map(|line| line.strip_prefix("Ip: "));
         let (names, values) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
-        let place = names.split(' ').position(|name| name == "InReceives").unwrap();
-        values.split(' ').nth(place).and_then(|value| value.parse().ok()).unwrap()
+        let found = names.split(' ').zip(values.split(' ')).find(|(name, _)| *name == "InReceives");
+        found.and_then(|(_, value)| value.parse().ok()).expect("the kernel's counters")
     }
 
     /// Where the server of a region is, by IPv4.

@@ -110,7 +110,7 @@ fn start_from_lasting_thread(command: Command) -> io::Result<Child> {
         let (sender, jobs) = mpsc::channel::<Job>();
         thread::spawn(move || {
             for (mut command, namespace, answer) in jobs {
-                let ready = namespace.map_or(Ok(()), |namespace| network::enter(namespace));
+                let ready = namespace.map_or(Ok(()), network::enter);
                 answer.send(ready.and_then(|()| command.spawn())).ok();
             }
         });

@@ -55,7 +55,7 @@ async fn record(desk: &Desk, events: Events) -> io::Result<()> {
     let mut allowance = Allowance::new(Instant::now());
     loop {
         let mut ready = events.readable_mut().await?;
-        while let Some(violation) = ready.get_inner_mut().next() {
+        while let Some(violation) = ready.get_inner_mut().take() {
             if let Some(unrecorded) = allowance.take(Instant::now()) {
                 desk.audit.write_violation(&violation, unrecorded);
             }

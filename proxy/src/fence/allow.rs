@@ -24,9 +24,13 @@ const REGION_BITS: u32 = 32;
 /// What may be connected to: who, where, and what is there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct AllowList {
-    /// By region and network (in IPv6's terms), the ports and their nodes.
-    entries: BTreeMap<(u32, [u8; 16], u8), BTreeSet<(u16, u32)>>,
+    entries: BTreeMap<Network, Ports>,
 }
+
+/// A region, and a network in IPv6's terms: its address, and how many bits of that count.
+type Network = (u32, [u8; 16], u8);
+/// Ports, and which node is there.
+type Ports = BTreeSet<(u16, u32)>;
 
 /// A key of the kernel's map: bits that count, and the bits.
 pub(super) type AllowKey = (u32, Destination);
@@ -38,7 +42,8 @@ impl AllowList {
     /// It does not fit into the kernel's map, or two names have one number.
     pub(super) fn new(config: &Config, resolve: &dyn Fn(&str, u16) -> Vec<IpAddr>) -> Result<Self, Absent> {
         let names = config.nodes.iter().map(|node| node.name.as_str());
-        for (one, other) in clash(config.regions.iter().map(|region| region.name.as_str())).into_iter().chain(clash(names)) {
+        let regions = config.regions.iter().map(|region| region.name.as_str());
+        if let Some((one, other)) = clash(regions).or_else(|| clash(names)) {
             return Err(Absent::failed("numbering", format!("\"{one}\" and \"{other}\" have the same number: rename one")));
         }
         if config.nodes.len() > NODES {
@@ -169,7 +174,7 @@ fn mapped(network: IpNet) -> ([u8; 16], u8) {
     }
 }
 
-fn contains(outer: &(u32, [u8; 16], u8), address: &[u8; 16]) -> bool {
+fn contains(outer: &Network, address: &[u8; 16]) -> bool {
     let bits = u32::from(outer.2);
     let difference = u128::from_be_bytes(outer.1) ^ u128::from_be_bytes(*address);
     difference.leading_zeros() >= bits

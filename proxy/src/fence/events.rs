@@ -53,7 +53,7 @@ impl Events {
     }
 
     /// The next event, if there is one. What is not an event is left out.
-    pub fn next(&mut self) -> Option<Violation> {
+    pub fn take(&mut self) -> Option<Violation> {
         loop {
             let item = self.ring.next()?;
             if let Some(event) = event(&item) {

@@ -18,6 +18,7 @@ mod allow;
 mod events;
 mod install;
 mod keeper;
+mod mapped;
 mod number;
 mod object;
 mod place;

@@ -15,7 +15,7 @@ use rustix::param::page_size;
 /// Bits and bytes of a record's header (linux/bpf.h).
 const BUSY: u32 = 1 << 31;
 const DISCARDED: u32 = 1 << 30;
-const HEADER_BYTES: u64 = 8;
+const HEADER_BYTES: usize = 8;
 
 /// What is put into the ring.
 pub(super) struct Producer {
@@ -84,11 +84,13 @@ impl Producer {
             }
             let length = header & !(BUSY | DISCARDED);
             if header & DISCARDED == 0 && length as usize <= EVENTS_BYTES {
-                // SAFETY: the record's data follow its header; the kernel does not write there again before they have been taken out
-                // and the ring has come around, which would show nonsense and break nothing.
-                show(unsafe { std::slice::from_raw_parts(record.add(HEADER_BYTES as usize), length as usize) });
+                // SAFETY: the data follow their header, within the mapping as above.
+                let data = unsafe { record.add(HEADER_BYTES) };
+                // SAFETY: as above; the kernel does not write there again before they have been taken out and the ring has come
+                // around, which would show nonsense and break nothing.
+                show(unsafe { std::slice::from_raw_parts(data, length as usize) });
             }
-            self.at += (HEADER_BYTES + u64::from(length)).next_multiple_of(8);
+            self.at += (HEADER_BYTES as u64 + u64::from(length)).next_multiple_of(8);
         }
         let taken = self.consumer.position().load(Ordering::Acquire);
         if taken == self.taken && self.at > taken {

@@ -3,13 +3,14 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 
 use aya::maps::{Map, MapData, ReusePortSockArray};
-use domicile_ebpf_abi::{LISTEN_ADDRESSES, STEER_BY_CPU, STEER_BY_LOAD, Steering as Orders, WORKERS};
+use domicile_ebpf_abi::{LISTEN_ADDRESSES, STEER_BY_CPU, STEER_BY_LOAD, WORKERS};
 
+use super::mapped::{Mapped, Steering as Orders};
 use super::object::{STEER, with_causes};
-use super::shared::Mapped;
+
 use super::sys::{self, Access};
 use crate::config::Steering;
 
@@ -43,15 +44,9 @@ pub(super) fn steer(pins: &Path, by: Steering, listeners: &[Vec<OwnedFd>]) -> io
 }
 
 fn set(orders: &Mapped<Orders>, by: Steering, workers: usize, addresses: usize) {
-    let Some(orders) = orders.at(0) else { return };
-    let code = if by == Steering::Cpu { STEER_BY_CPU } else { STEER_BY_LOAD };
-    let store = |part: *mut u32, value: u32| {
-        // SAFETY: a part of a value in the mapping.
-        unsafe { AtomicU32::from_ptr(part) }.store(value, Ordering::Release);
-    };
-    // SAFETY: places within the mapping.
-    let (by, of, at) = unsafe { (&raw mut (*orders).by, &raw mut (*orders).workers, &raw mut (*orders).addresses) };
-    store(by, code);
-    store(at, u32::try_from(addresses).unwrap_or_default());
-    store(of, u32::try_from(workers).unwrap_or_default());
+    let Some(orders) = orders.get(0) else { return };
+    let number = |count: usize| u32::try_from(count).unwrap_or_default();
+    orders.by.store(if by == Steering::Cpu { STEER_BY_CPU } else { STEER_BY_LOAD }, Ordering::Release);
+    orders.addresses.store(number(addresses), Ordering::Release);
+    orders.workers.store(number(workers), Ordering::Release);
 }

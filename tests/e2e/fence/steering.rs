@@ -11,8 +11,8 @@ use super::fenced;
 
 /// Clients of each worker, as the kernel's map has them.
 fn loads(gate: &Gate) -> [i64; 2] {
-    let workers = gate.dump("workers").unwrap();
-    [0, 1].map(|worker| workers[worker]["value"]["sessions"].as_i64().unwrap())
+    let workers = gate.dump("workers").unwrap_or_else(|error| panic!("{error}"));
+    [0, 1].map(|worker| workers[worker]["value"]["sessions"].as_i64().unwrap_or(-1))
 }
 
 fn is_even([one, two]: [i64; 2]) -> bool {

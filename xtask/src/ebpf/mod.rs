@@ -88,7 +88,7 @@ pub fn check() -> Result<Checked, String> {
     tests.env("DOMICILE_EBPF_OBJECT", &built).env_remove("DOMICILE_BIN");
     tests.env("CARGO_TARGET_DIR", target_directory().join("ebpf-check"));
     progress::run("ebpf: the fence's tests with another toolchain's object", tests)?;
-    Ok(Checked::Works(format!("it was built by {}, and here is {}", flat(&committed), flat(&toolchain.versions()))))
+    Ok(Checked::Works(format!("it was built by {}, and here is {}", flat(&committed), flat(toolchain.versions()))))
 }
 
 /// Builds the object; it has no debugging information but BTF.
