@@ -1,5 +1,6 @@
 //! The fence while the proxy runs: whether it still holds, what it tells of, and its list when the configuration changes.
 
+use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
@@ -118,28 +119,39 @@ pub(super) async fn widen(fence: &Fence, digest: &[u8; 32]) -> Result<(), String
     Err(format!("the configuration file has changed while it was read (it is {} now): reload again", shown_digest(&found)))
 }
 
-/// Lets the kernel forget what the new configuration does not allow, once nothing of it is left.
-pub(super) fn narrow_later(fence: &Rc<Fence>, old: &Rules, new: &Rules) {
-    if !fence.is_there() || fence.keeper.is_none() {
-        return;
+/// Nodes that the configuration has lost, and that may still be in use.
+#[derive(Default)]
+pub(super) struct Leaving(RefCell<Vec<Weak<NodeIdentity>>>);
+
+impl Leaving {
+    /// Lets the kernel forget what the new configuration does not allow, once nothing of it is left: nor of what one before it has lost.
+    pub(super) fn narrow_later(self: &Rc<Self>, fence: &Rc<Fence>, old: &Rules, new: &Rules) {
+        if !fence.is_there() || fence.keeper.is_none() {
+            return;
+        }
+        let stays = |node: &Arc<NodeIdentity>| new.nodes.iter().any(|other| Arc::ptr_eq(&other.identity, node));
+        let gone = old.nodes.iter().map(|node| &node.identity).filter(|node| !stays(node));
+        self.0.borrow_mut().extend(gone.map(Arc::downgrade));
+        let (leaving, fence, digest) = (Rc::clone(self), Rc::clone(fence), new.config.digest);
+        tokio_uring::spawn(async move {
+            while !leaving.are_gone() {
+                sleep(FAREWELLS).await;
+            }
+            let Some(keeper) = &fence.keeper else { return };
+            match keeper.ask(Wish::Narrow).await {
+                Ok(found) if found == digest => info!("the fence allows nothing any more of what the configuration has lost"),
+                Ok(_) => debug!("the fence allows what a newer configuration does"),
+                Err(why) => error!(why, "the fence still allows what the configuration has lost"),
+            }
+        });
     }
-    let stays = |node: &Arc<NodeIdentity>| new.nodes.iter().any(|other| Arc::ptr_eq(&other.identity, node));
-    let gone = old.nodes.iter().map(|node| &node.identity).filter(|node| !stays(node));
-    let gone: Vec<Weak<NodeIdentity>> = gone.map(Arc::downgrade).collect();
-    let (fence, digest) = (Rc::clone(fence), new.config.digest);
-    let task = async move {
-        while gone.iter().any(|node| node.strong_count() > 0) {
-            sleep(FAREWELLS).await;
-        }
-        let Some(keeper) = &fence.keeper else { return };
-        // Another reload may have come in between; its own task narrows the list then.
-        match keeper.ask(Wish::Narrow).await {
-            Ok(found) if found == digest => info!("the fence allows nothing any more of what the configuration has lost"),
-            Ok(_) => debug!("the fence allows what a newer configuration does"),
-            Err(why) => error!(why, "the fence still allows what the configuration has lost"),
-        }
-    };
-    tokio_uring::spawn(task);
+
+    /// Whether the last backend of the last of them has been closed.
+    fn are_gone(&self) -> bool {
+        let mut nodes = self.0.borrow_mut();
+        nodes.retain(|node| node.strong_count() > 0);
+        nodes.is_empty()
+    }
 }
 
 #[cfg(test)]

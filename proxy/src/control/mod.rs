@@ -76,8 +76,17 @@ pub fn run(config_path: &Path) -> Result<(), Box<dyn Error>> {
     let desk = Rc::new(Desk::new(rules, workers.deliverer(), workers.counters.clone(), audit, Rc::clone(&fence)));
     let (ordering, orders) = unbounded_channel();
     let console = Rc::new(Console::new(Rc::clone(&desk), &workers, ordering));
-    let control =
-        Control { config_path: config_path.to_owned(), process_secret, publisher, desk, workers, events, console, orders };
+    let control = Control {
+        config_path: config_path.to_owned(),
+        process_secret,
+        publisher,
+        desk,
+        workers,
+        events,
+        console,
+        orders,
+        leaving: Rc::default(),
+    };
     let runtime = tokio_uring::Runtime::new(tokio_uring::builder().entries(RING_ENTRIES))
         .map_err(|error| format!("io_uring could not be set up for the control thread: {error}"))?;
     // Never dropped: tokio-uring 0.5 frees the buffers of pending reads before it cancels them, and what is pending at the end
@@ -98,6 +107,8 @@ struct Control {
     console: Rc<Console>,
     /// What operators order on the console.
     orders: UnboundedReceiver<Order>,
+    /// What the fence still has to let in for what was opened before.
+    leaving: Rc<fence::Leaving>,
 }
 
 impl Control {
@@ -261,7 +272,7 @@ impl Control {
                     error!(%error, "audit records go on to where they went");
                 }
                 self.desk.fence.declare(&rules.config);
-                fence::narrow_later(&self.desk.fence, &old, &rules);
+                self.leaving.narrow_later(&self.desk.fence, &old, &rules);
                 // The workers first: backends of a node that has left its region are gone before anything is decided anew. The
                 // policy before the desk: whoever is admitted by the new rules is then judged by the new policy too.
                 self.workers.tell_all(|| ToWorker::Reload(settings.clone()));

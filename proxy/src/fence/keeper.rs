@@ -12,6 +12,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::mem;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
@@ -20,6 +21,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
+use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use super::{Absent, install};
@@ -46,11 +48,19 @@ impl Wish {
     }
 }
 
-/// The way to the keeper.
+/// The way to the keeper. One asks at a time; the others wait.
 pub struct Keeper {
-    stream: UnixStream,
+    way: Mutex<Way>,
     /// Whose end nobody waits for: it ends after us.
     _process: Child,
+}
+
+enum Way {
+    /// Nobody has asked yet; it is taken into use by the runtime of the one who does.
+    New(UnixStream),
+    Open(tokio::io::BufReader<tokio::net::UnixStream>),
+    /// An answer did not come, so nobody could tell whose the next one is.
+    Lost,
 }
 
 impl Keeper {
@@ -60,11 +70,12 @@ impl Keeper {
     /// It cannot be started.
     pub(super) fn start(config: &Path) -> io::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
         let mut command = Command::new("/proc/self/exe");
         command.arg("fence").arg("keep").arg("--config").arg(std::path::absolute(config)?);
         // What a terminal's ^C ends is not the keeper.
         let process = command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null()).process_group(0).spawn()?;
-        Ok(Self { stream: ours, _process: process })
+        Ok(Self { way: Mutex::new(Way::New(ours)), _process: process })
     }
 
     /// Asks for a change. The digest of the file that it has read.
@@ -72,24 +83,32 @@ impl Keeper {
     /// # Errors
     /// Why not, in words.
     pub async fn ask(&self, wish: Wish) -> Result<[u8; 32], String> {
+        let mut way = self.way.lock().await;
+        let mut stream = match mem::replace(&mut *way, Way::Lost) {
+            Way::New(stream) => match tokio::net::UnixStream::from_std(stream) {
+                Ok(stream) => tokio::io::BufReader::new(stream),
+                Err(error) => return Err(format!("the keeper of the fence cannot be asked: {error}")),
+            },
+            Way::Open(stream) => stream,
+            Way::Lost => return Err("the keeper of the fence is gone: restart domicile".to_owned()),
+        };
         let conversation = async {
-            let stream = self.stream.try_clone()?;
-            stream.set_nonblocking(true)?;
-            let mut stream = tokio::io::BufReader::new(tokio::net::UnixStream::from_std(stream)?);
             stream.get_mut().write_all(format!("{}\n", wish.word()).as_bytes()).await?;
             let mut line = String::new();
             stream.read_line(&mut line).await?;
             Ok::<_, io::Error>(line)
         };
         let line = match timeout(PATIENCE, conversation).await {
-            Ok(Ok(line)) => line,
+            Ok(Ok(line)) if line.ends_with('\n') => line,
+            Ok(Ok(_)) => return Err("the keeper of the fence is gone: restart domicile".to_owned()),
             Ok(Err(error)) => return Err(format!("the keeper of the fence cannot be asked: {error}")),
-            Err(_) => return Err("the keeper of the fence does not answer".to_owned()),
+            Err(_) => return Err("the keeper of the fence does not answer: restart domicile".to_owned()),
         };
+        *way = Way::Open(stream);
         match line.trim_end().split_once(' ') {
             Some(("ok", digest)) => parse_digest(digest).ok_or_else(|| "the keeper of the fence answers nonsense".to_owned()),
             Some(("error", why)) => Err(why.to_owned()),
-            _ => Err("the keeper of the fence is gone: restart domicile".to_owned()),
+            _ => Err("the keeper of the fence answers nonsense".to_owned()),
         }
     }
 }

@@ -149,6 +149,46 @@ fn a_reload_lets_new_servers_in_before_they_are_used_and_old_ones_out_when_they_
 }
 
 #[test]
+fn reloads_that_come_all_at_once_cut_nobody_off() {
+    let Some(fenced) = fenced() else { return };
+    let gate = Gate::new().unwrap();
+    let proxy = fenced.start(&gate, "required");
+    let mut client = fenced.connect(&proxy);
+    assert_eq!(ask(&mut client, "eu-west"), SERVED_BY_EU);
+    client.query("BEGIN");
+    client.query("SELECT 1");
+    // The node is reached by another address, and at last by none.
+    let [four, six] = fenced.network.sites[0].addresses.map(|address| SocketAddr::new(address, PORT));
+    let configuration = fenced.configuration();
+    let with = |eu: Option<SocketAddr>| {
+        let nodes = configuration.nodes.iter().filter_map(|(region, name, address)| {
+            let address = if *address == four.to_string() { eu?.to_string() } else { address.clone() };
+            Some((region.clone(), name.clone(), address))
+        });
+        let more = if eu.is_none() { "[regions.eu-west]\n" } else { "" };
+        let configuration = Configuration { nodes: nodes.collect(), more: more.to_owned(), ..configuration.clone() };
+        gate.around(&configuration, "required")
+    };
+    for (round, pool) in (5..15).enumerate() {
+        let next = Configuration { pools: format!("size = {pool}\nprobe_interval = 0\n"), ..with(Some(six)) };
+        proxy.configure(&next).unwrap();
+        proxy.signal(Signal::HUP);
+        // What was begun at the old address goes on, however often the rest changes.
+        assert_eq!(client.query("SELECT 2").value().as_deref(), Some("2"), "round {round}: {}", proxy.log());
+    }
+    client.query("COMMIT");
+    let reaches =
+        |address: SocketAddr| fenced.intrude(&gate, &[&format!("{}:connect={address}", number("eu-west"))]).ends_with(": done\n");
+    assert!(wait_for(NOTICED, || (!reaches(four) && reaches(six)).then_some(())).is_some(), "{}", proxy.log());
+    assert_eq!(ask(&mut client, "eu-west"), SERVED_BY_EU);
+    assert!(!proxy.log().contains("ERROR"), "{}", proxy.log());
+    // Without any node the region is denied, and the kernel lets nobody there.
+    proxy.configure(&with(None)).unwrap();
+    proxy.signal(Signal::HUP);
+    assert!(wait_for(NOTICED, || (!reaches(six)).then_some(())).is_some(), "{}", proxy.log());
+}
+
+#[test]
 fn privileges_are_gone_once_it_is_up() {
     let Some(fenced) = fenced() else { return };
     let gate = Gate::new().unwrap();

@@ -4,6 +4,7 @@
 //! word. All of it lives in temporary directories, on loopback, and ends with this process, however that ends.
 
 mod calls;
+mod fence;
 mod stage;
 
 use std::process::Command;
@@ -62,6 +63,7 @@ pub fn run(options: &Options) -> Result<(), String> {
     let stage = Stage::set(options.port, &target_directory().join("release/domicile"))?;
     screen.text(&stage.describe());
     calls::make_all(&stage, &mut screen, stop_if_told_to)?;
+    fence::show(&stage, &mut screen)?;
 
     let summary = screen.sum_up();
     screen.heading(summary.as_ref().unwrap_or_else(|error| error));

@@ -8,9 +8,11 @@ use std::process::Command;
 use domicile_tests::client::{Client, Login};
 use domicile_tests::cluster::Cluster;
 use domicile_tests::demo::{HOMES, start};
+use domicile_tests::gate::Gate;
 use domicile_tests::process::{Scratch, free_port, port_is_free};
 use domicile_tests::proxy::{Proxy, root};
 
+use super::fence;
 use crate::show::table;
 
 /// The ports that stand in `configs/demo.toml`.
@@ -22,6 +24,8 @@ pub struct Stage {
     proxy: Proxy,
     servers: [Cluster; 2],
     http: SocketAddr,
+    /// The kernel's fence, or what is lacking to have one.
+    gate: Result<Gate, String>,
     program: std::path::PathBuf,
     _directory: Scratch,
 }
@@ -42,14 +46,21 @@ impl Stage {
         let ports = [(LISTEN_PORT, port), (HTTP_PORT, http)].into_iter();
         let ports = ports.chain(HOMES.iter().zip(&servers).map(|(home, server)| (home.port, server.address().port())));
         let file = directory.path().join("demo.toml");
-        copy_configuration(&file, ports)?;
+        let gate = Gate::new();
+        copy_configuration(&file, ports, &gate.as_ref().map_or_else(|_| String::new(), fence::lines))?;
         let proxy = Proxy::start_file(program, &file, loopback(port), loopback(http))?;
-        Ok(Self { proxy, servers, http: loopback(http), program: program.to_owned(), _directory: directory })
+        let gate = gate.and_then(|gate| if gate.pins().join("flows").exists() { Ok(gate) } else { Err(why(&proxy.log())) });
+        Ok(Self { proxy, servers, http: loopback(http), gate, program: program.to_owned(), _directory: directory })
     }
 
     /// Logs in to the proxy as `postgres`.
     pub fn connect(&self) -> Result<Client, String> {
         self.proxy.login(&Login::default()).map_err(|said| format!("Domicile refuses a login: {said}"))
+    }
+
+    /// The kernel's fence, or what is lacking to have one.
+    pub fn gate(&self) -> Result<&Gate, &str> {
+        self.gate.as_ref().map_err(String::as_str)
     }
 
     /// The proxy's port.
@@ -96,6 +107,10 @@ impl Stage {
         let commands = table(&[
             row(format!("PGPASSWORD=postgres psql -h localhost -p {} -U postgres -d demo", self.port()), "a session of your own"),
             row(format!("curl -s http://{}/metrics | grep decisions", self.http), "every decision, counted"),
+            row(
+                format!("{} fence status --config {}", self.program.display(), self.proxy.file().display()),
+                "the fence, in words (root)",
+            ),
             row(format!("tail -f {}", log.display()), "the log, with an audit record for each denial"),
         ]);
         let statements = "SET helios.region = 'eu-west';   SELECT * FROM users;   SHOW domicile.node;   RESET helios.region;";
@@ -103,8 +118,14 @@ impl Stage {
     }
 }
 
-/// Copies the configuration and its users file, with the ports of this run in place of those that stand there.
-fn copy_configuration(to: &Path, ports: impl Iterator<Item = (u16, u16)>) -> Result<(), String> {
+/// Why the proxy says that there is no fence.
+fn why(log: &str) -> String {
+    let line = log.lines().find(|line| line.contains("there is no fence")).unwrap_or_default();
+    line.split_once("absent=").map_or_else(|| "what the proxy's log says".to_owned(), |(_, why)| why.to_owned())
+}
+
+/// Copies the configuration and its users file, with the ports of this run in place of those that stand there, and more lines.
+fn copy_configuration(to: &Path, ports: impl Iterator<Item = (u16, u16)>, more: &str) -> Result<(), String> {
     let configs = root().join("configs");
     let from = configs.join("demo.toml");
     let mut text = fs::read_to_string(&from).map_err(|error| format!("{}: {error}", from.display()))?;
@@ -115,7 +136,7 @@ fn copy_configuration(to: &Path, ports: impl Iterator<Item = (u16, u16)>) -> Res
         }
         text = text.replace(&old, &new);
     }
-    fs::write(to, text).map_err(|error| format!("{}: {error}", to.display()))?;
+    fs::write(to, text + more).map_err(|error| format!("{}: {error}", to.display()))?;
     let users = configs.join("users.txt");
     fs::copy(&users, to.with_file_name("users.txt")).map_err(|error| format!("{}: {error}", users.display()))?;
     Ok(())
