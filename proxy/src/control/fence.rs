@@ -11,7 +11,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, interval, sleep};
 use tracing::{debug, error, info, warn};
 
-use crate::fence::{Events, Fence, Wish, shown_digest};
+use crate::fence::{Events, Fence, Wish};
 use crate::login::{Desk, Rules};
 use crate::pool::NodeIdentity;
 
@@ -93,30 +93,24 @@ impl Allowance {
     }
 }
 
-/// Lets the kernel allow what a new configuration does, beside what it allows already.
+/// Lets the kernel allow what a new configuration does, beside what it allows already. Whether it was this configuration that the keeper
+/// has read too.
 ///
 /// # Errors
 /// It does not: the old configuration has to stay in force.
-pub(super) async fn widen(fence: &Fence, digest: &[u8; 32]) -> Result<(), String> {
+pub(super) async fn widen(fence: &Fence, digest: &[u8; 32]) -> Result<bool, String> {
     if !fence.is_there() {
-        return Ok(());
+        return Ok(true);
     }
     let Some(keeper) = &fence.keeper else {
-        return match fence.knows(digest) {
-            Some(false) => {
-                warn!(
-                    "the fence was installed for another configuration: run `domicile fence install` before a reload, or nodes that are new cannot be reached"
-                );
-                Ok(())
-            }
-            Some(true) | None => Ok(()),
-        };
+        if fence.knows(digest) == Some(false) {
+            warn!(
+                "the fence was installed for another configuration: run `domicile fence install` before a reload, or nodes that are new cannot be reached"
+            );
+        }
+        return Ok(true);
     };
-    let found = keeper.ask(Wish::Widen).await?;
-    if found == *digest {
-        return Ok(());
-    }
-    Err(format!("the configuration file has changed while it was read (it is {} now): reload again", shown_digest(&found)))
+    Ok(keeper.ask(Wish::Widen).await? == *digest)
 }
 
 /// Nodes that the configuration has lost, and that may still be in use.

@@ -248,12 +248,15 @@ impl Control {
     /// Reads the configuration file as it is now, and lets the fence know of it.
     fn read_again(&self) -> impl Future<Output = Result<Rules, Vec<String>>> + use<> {
         notify::reloading(monotonic_microseconds());
-        let (next, fence) = (self.next_rules(), Rc::clone(&self.desk.fence));
+        let (desk, config_path, process_secret) = (Rc::clone(&self.desk), self.config_path.clone(), self.process_secret);
         async move {
-            let rules = next?;
-            // Nobody may be sent where the kernel would not let it go.
-            fence::widen(&fence, &rules.config.digest).await.map_err(|why| vec![why])?;
-            Ok(rules)
+            loop {
+                let rules = next_rules(&desk.rules(), &config_path, process_secret)?;
+                // Nobody may be sent where the kernel would not let it go. If the file has changed meanwhile, it is read once more.
+                if fence::widen(&desk.fence, &rules.config.digest).await.map_err(|why| vec![why])? {
+                    return Ok(rules);
+                }
+            }
         }
     }
 
@@ -288,15 +291,14 @@ impl Control {
         notify::ready();
         is_good
     }
+}
 
-    /// The rules that the configuration file makes now, or everything that is wrong with it.
-    fn next_rules(&self) -> Result<Rules, Vec<String>> {
-        let rules = self.desk.rules();
-        let config = config::load(&self.config_path, &environment)
-            .map_err(|mistakes| mistakes.iter().map(ToString::to_string).collect::<Vec<_>>())?;
-        let policy = Policy::compile(&config.policy_source(), Some(&rules.policy)).map_err(|error| vec![error.to_string()])?;
-        Ok(Rules::new(config, Arc::new(policy), self.process_secret, Some(&rules), Instant::now()))
-    }
+/// The rules that the configuration file makes now, or everything that is wrong with it.
+fn next_rules(rules: &Rules, config_path: &Path, process_secret: [u8; 32]) -> Result<Rules, Vec<String>> {
+    let config = config::load(config_path, &environment)
+        .map_err(|mistakes| mistakes.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+    let policy = Policy::compile(&config.policy_source(), Some(&rules.policy)).map_err(|error| vec![error.to_string()])?;
+    Ok(Rules::new(config, Arc::new(policy), process_secret, Some(rules), Instant::now()))
 }
 
 /// What HTTP shows of the desk.
