@@ -24,6 +24,14 @@ impl Gate {
     /// # Errors
     /// What is lacking here to have one.
     pub fn new() -> Result<Self, String> {
+        Self::named("test")
+    }
+
+    /// The same, with a word in its name that says what it is for.
+    ///
+    /// # Errors
+    /// What is lacking here to have one.
+    pub fn named(purpose: &str) -> Result<Self, String> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         if !rustix::process::geteuid().is_root() {
             return Err("root, to load eBPF programs".to_owned());
@@ -32,7 +40,7 @@ impl Gate {
         let hierarchy = mounts.lines().find(|line| line.contains(" - cgroup2 ")).and_then(|line| line.split(' ').nth(4));
         let hierarchy = hierarchy.ok_or("a cgroup v2 hierarchy that is mounted")?;
         program::need("bpftool")?;
-        let name = format!("domicile-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let name = format!("domicile-{purpose}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let cgroup = Path::new(hierarchy).join(&name);
         Ok(Self { name, cgroup })
     }

@@ -56,32 +56,41 @@ pub fn show(stage: &Stage, screen: &mut Screen) -> Result<(), String> {
     Ok(())
 }
 
-/// The command as it can be typed, and what it says, a line for each entry.
+const KEY: [&str; 5] = ["region", "node", "worker", "direction", "verdict"];
+const COUNTS: [&str; 3] = ["flows", "packets", "bytes"];
+const REASONS: [&str; 7] = ["region", "no_region", "no_node", "not_granted", "unbound", "stale_grant", "would_block"];
+
+/// The command as it can be typed, and what it says, a row for each entry.
 fn dump(gate: &Gate, map: &str, screen: &Screen) -> Result<(), String> {
-    let path = gate.pins().join(map);
-    screen.command(&format!("bpftool map dump pinned {}", path.display()));
-    for entry in gate.dump(map)? {
-        if let Some(line) = line(&entry) {
-            screen.text(&line);
-        }
-    }
+    screen.command(&format!("bpftool map dump pinned {}", gate.pins().join(map).display()));
+    let entries = gate.dump(map)?;
+    let (heads, mut rows): (Vec<&str>, Vec<Vec<String>>) = if map == "flows" {
+        ([&KEY[..], &COUNTS].concat(), entries.iter().map(flow).collect())
+    } else {
+        let taken = entries.iter().map(|entry| &entry["value"]).filter(|value| value["taken"] != 0);
+        (REASONS.to_vec(), taken.map(|value| REASONS.map(|name| shown(name, &value[name])).to_vec()).collect())
+    };
+    rows.sort();
+    rows.insert(0, heads.iter().map(|head| (*head).to_owned()).collect());
+    screen.text(&table(&rows));
     Ok(())
 }
 
-/// An entry on one line, with the names of regions and nodes beside their numbers; nothing of a place that nobody has taken.
-fn line(entry: &Value) -> Option<String> {
-    let field = |(name, value): (&String, &Value)| match (name.as_str(), value) {
-        ("region" | "node", value) => format!("{name}: {value}{}", name_of(value)),
-        (_, Value::String(text)) => format!("{name}: {text}"),
-        (_, value) => format!("{name}: {value}"),
-    };
-    let fields = |value: &Value| value.as_object().map(|object| object.iter().map(field).collect::<Vec<_>>().join(", "));
-    if let Some(values) = entry["values"].as_array() {
-        let sum = |name: &str| values.iter().filter_map(|value| value["value"][name].as_u64()).sum::<u64>();
-        let counts = ["flows", "packets", "bytes"].map(|name| format!("{name}: {}", sum(name))).join(", ");
-        return Some(format!("{}  →  {counts}", fields(&entry["key"])?));
+/// An entry of `flows`, summed up over the CPUs.
+fn flow(entry: &Value) -> Vec<String> {
+    let values = entry["values"].as_array().cloned().unwrap_or_default();
+    let sum = |name: &str| values.iter().filter_map(|value| value["value"][name].as_u64()).sum::<u64>();
+    let key = KEY.iter().map(|name| shown(name, &entry["key"][*name]));
+    key.chain(COUNTS.iter().map(|name| sum(name).to_string())).collect()
+}
+
+/// A value, and the name that it stands for.
+fn shown(field: &str, value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        value if matches!(field, "region" | "node") => format!("{value}{}", name_of(value)),
+        value => value.to_string(),
     }
-    (entry["value"]["taken"] != 0).then(|| fields(&entry["value"]))?
 }
 
 fn name_of(number_of: &Value) -> String {

@@ -46,7 +46,7 @@ impl Stage {
         let ports = [(LISTEN_PORT, port), (HTTP_PORT, http)].into_iter();
         let ports = ports.chain(HOMES.iter().zip(&servers).map(|(home, server)| (home.port, server.address().port())));
         let file = directory.path().join("demo.toml");
-        let gate = Gate::new();
+        let gate = Gate::named("demo");
         copy_configuration(&file, ports, &gate.as_ref().map_or_else(|_| String::new(), fence::lines))?;
         let proxy = Proxy::start_file(program, &file, loopback(port), loopback(http))?;
         let gate = gate.and_then(|gate| if gate.pins().join("flows").exists() { Ok(gate) } else { Err(why(&proxy.log())) });
