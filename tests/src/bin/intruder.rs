@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use io_uring::{IoUring, opcode, types};
+use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 /// Of ebpf/abi, said once more: an intruder has not read our source.
@@ -138,10 +139,10 @@ fn tag(socket: &impl AsRawFd, region: u32) -> io::Result<()> {
 }
 
 fn become_nobody() -> io::Result<()> {
-    const NOBODY: libc::uid_t = 65_534;
-    // SAFETY: system calls that take numbers.
-    let results = unsafe { [libc::setgroups(0, std::ptr::null()), libc::setgid(NOBODY), libc::setuid(NOBODY)] };
-    if results.iter().any(|result| *result < 0) { Err(io::Error::last_os_error()) } else { Ok(()) }
+    const NOBODY: u32 = 65_534;
+    setgroups(&[])?;
+    setgid(Gid::from_raw(NOBODY))?;
+    Ok(setuid(Uid::from_raw(NOBODY))?)
 }
 
 /// An error as the system's header files name it, where it is one that is looked for.
