@@ -1,5 +1,6 @@
 //! What one does with this repository, one command a file. Continuous integration calls the same commands as a laptop.
 
+mod bench;
 mod ci;
 mod demo;
 mod ebpf;
@@ -46,6 +47,7 @@ enum Command {
     },
     /// Build the kernel's programs, or check that what is committed is what their sources say
     Ebpf(ebpf::Options),
+    Bench(bench::Options),
     Suites(suites::Options),
     Soak(soak::Options),
     Sim(sim::Options),
@@ -61,6 +63,7 @@ fn main() -> ExitCode {
         Command::Tidy => tidy::run(),
         Command::Fuzz { seconds } => fuzz::run(seconds),
         Command::Ebpf(options) => ebpf::run(&options),
+        Command::Bench(options) => bench::run(&options),
         Command::Soak(options) => soak::run(&options),
         Command::Sim(options) => sim::run(&options),
         Command::Suites(options) => suites::run(&options),

@@ -3,7 +3,7 @@
 //!
 //! An attempt is `<what>=<address>`, with the number of a region before it where the socket is to be tagged: `connect=10.0.0.1:5432`,
 //! `7:connect=10.0.0.1:5432`. `connect`, `uring` (io_uring), `mapped` (an IPv4 address through an IPv6 socket), `fastopen`, `udp`,
-//! `mptcp`, `retag` (a second tag, of the region one higher), `late` (a socket that is tagged after somebody has connected to it, at
+//! `mptcp`, `cost` (CPU time of a connection), `retag` (a second tag, of the region one higher), `late` (a socket that is tagged after somebody has connected to it, at
 //! this address, and then sends).
 
 use std::io::{self, Read as _, Write as _};
@@ -91,6 +91,7 @@ fn try_one(region: Option<u32>, what: &str, address: SocketAddr) -> io::Result<S
             let socket = tagged(tcp(address)?)?;
             tag(&socket, region.unwrap_or(0) + 1)?;
         }
+        "cost" => return cost(region, address),
         "late" => return late(region.unwrap_or(0), address),
         _ => return Err(io::Error::other(format!("there is no attempt {what}"))),
     }
@@ -114,6 +115,25 @@ fn late(region: u32, address: SocketAddr) -> io::Result<String> {
         Ok(_) => "the peer has got it".to_owned(),
         Err(_) => "nothing arrived".to_owned(),
     })
+}
+
+/// CPU time of this thread for making, tagging, connecting and closing a socket, in nanoseconds.
+fn cost(region: Option<u32>, address: SocketAddr) -> io::Result<String> {
+    const TIMES: u32 = 20_000;
+    let now = || rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let (address, before) = (SockAddr::from(address), now());
+    for _ in 0..TIMES {
+        let socket = Socket::new(address.domain(), Type::STREAM, Some(Protocol::TCP))?;
+        if let Some(region) = region {
+            tag(&socket, region)?;
+        }
+        socket.connect(&address)?;
+        // Without this, what is left of 20 000 connections would be in TIME_WAIT, and no port would be free.
+        socket.set_linger(Some(Duration::ZERO))?;
+    }
+    let after = now();
+    let nanoseconds = (after.tv_sec - before.tv_sec) * 1_000_000_000 + after.tv_nsec - before.tv_nsec;
+    Ok((nanoseconds / i64::from(TIMES)).to_string())
 }
 
 fn by_uring(socket: &Socket, address: SocketAddr) -> io::Result<()> {

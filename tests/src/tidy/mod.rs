@@ -52,7 +52,7 @@ const FILE_LINES_MAX: usize = 600;
 
 /// Checks the tree under `root`; no finding means it is tidy.
 pub fn check(root: &Path) -> Vec<String> {
-    let folders = ["proxy", "ebpf/abi", "ebpf/programs", "tests", "xtask"];
+    let folders = ["bench", "proxy", "ebpf/abi", "ebpf/programs", "tests", "xtask"];
     let sources: Vec<Source> = folders.iter().flat_map(|folder| source::read(root, folder)).collect();
     let mut findings = Vec::new();
     let order = module_list(root, "lib.rs");

@@ -1,0 +1,9 @@
+//! Measuring side by side: rounds in turns, medians with their spread, and a report that machines can read.
+//!
+//! Figures of one run are compared with each other and with nothing else. What is measured is the shipped program, driven as its
+//! users drive it.
+
+pub mod cpu;
+pub mod fence;
+pub mod report;
+pub mod rounds;
