@@ -98,10 +98,6 @@ fn check_setting(name: &str, value: &str) -> Result<(), Refusal> {
             Err(refuse(format!("client_encoding \"{value}\" is not supported"))
                 .with_hint("Use an encoding in which ASCII bytes are always ASCII characters, such as UTF8."))
         }
-        "standard_conforming_strings" if !is_surely_on(value) => {
-            Err(refuse(format!("standard_conforming_strings can not be \"{value}\""))
-                .with_hint("Strings are read as standard SQL has them; write E'...' where a backslash is an escape."))
-        }
         _ => Ok(()),
     }
 }
@@ -112,7 +108,7 @@ pub(super) fn clean_encoding_name(name: &str) -> String {
 }
 
 /// One of PostgreSQL's words for true, in full or cut where it is still clear.
-fn is_surely_on(value: &str) -> bool {
+pub(super) fn is_surely_on(value: &str) -> bool {
     let value = value.to_ascii_lowercase();
     let cut = |word: &str| !value.is_empty() && word.starts_with(&value);
     value == "1" || value == "on" || cut("true") || cut("yes")

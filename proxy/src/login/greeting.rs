@@ -4,7 +4,7 @@
 //! what the client asked for laid over them as PostgreSQL would print it. Where that is not exact, the session corrects it with
 //! the first backend it gets.
 
-use super::admission::clean_encoding_name;
+use super::admission::{clean_encoding_name, is_surely_on};
 use crate::pool::Parameters;
 
 /// The settings a client is told. `reported` are a server's, of a session of `reported_by` if that is known; `settings` are the
@@ -37,7 +37,8 @@ fn shown(name: &str, asked: &str, reported: &str) -> Option<String> {
         "client_encoding" => Some(encoding_name(asked)),
         "DateStyle" => Some(date_style(asked, reported)),
         "IntervalStyle" => Some(asked.to_ascii_lowercase()),
-        "server_version" | "server_encoding" | "integer_datetimes" | "in_hot_standby" | "standard_conforming_strings" => None,
+        "server_version" | "server_encoding" | "integer_datetimes" | "in_hot_standby" => None,
+        "standard_conforming_strings" => Some(if is_surely_on(asked) { "on" } else { "off" }.to_owned()),
         _ => Some(asked.to_owned()),
     }
 }

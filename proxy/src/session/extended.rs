@@ -41,13 +41,17 @@ impl Common {
         if !fields.name.is_empty() && !is_failed && session.has_statement(fields.name) {
             return self.fail_unit(session, &Refusal::duplicate_statement(fields.name), out);
         }
+        // A server says at the end of a unit what its statements have set.
+        if (session.unit.touched || !session.is_quiet()) && !session.replicates() && self.sql.is_ambiguous(fields.text) {
+            if session.unit.touched {
+                return self.fail_unit(session, &Refusal::ambiguous_text(), out);
+            }
+            return self.hold_until_quiet(session, out);
+        }
         let mut leaves = None;
         match self.read(session, fields.text) {
             Reading::Plain => {}
-            Reading::Refused(refused) => {
-                let refusal = Refusal { position: refused.position, ..Refusal::new(refused.sqlstate, refused.message) };
-                return self.fail_unit(session, &refusal, out);
-            }
+            Reading::Refused(refused) => return self.fail_unit(session, &Refusal::of_text(refused), out),
             Reading::Known(facts) => match &facts.statements[..] {
                 [] => return self.keep_local(session, fields.name, b"", None, out),
                 [statement] => match class(&statement.kind) {

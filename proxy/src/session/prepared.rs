@@ -21,7 +21,7 @@ use super::Refusal;
 use super::client::Session;
 use super::local::LocalStatement;
 use super::pin::Cause;
-use super::settings::quoted;
+use super::settings::{STRINGS, quoted};
 use crate::limits::{SESSION_STATEMENTS_BYTES_MAX, SESSION_STATEMENTS_MAX};
 use crate::pool::{Backend, Description, Parameters, PreparedStatement, StatementDigest, UnnamedStatement};
 use crate::wire::SqlState;
@@ -29,7 +29,7 @@ use crate::wire::backend::row_description_columns;
 use crate::wire::error::error_of_parts;
 
 /// The reported settings that change what a text means when it is parsed: how its constants are read.
-const ENVIRONMENT: [&str; 4] = ["client_encoding", "DateStyle", "IntervalStyle", "TimeZone"];
+const ENVIRONMENT: [&str; 5] = ["client_encoding", "DateStyle", "IntervalStyle", "TimeZone", STRINGS];
 
 /// What a Parse has said, without the name.
 pub(super) struct Statement {

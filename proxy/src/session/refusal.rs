@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use crate::limits::REGION_NAME_BYTES_MAX;
+use crate::sql::SyntaxRefusal;
 use crate::wire::{Report, Severity, SqlState, encode_error};
 
 /// An error of the proxy's own for a client.
@@ -14,6 +15,8 @@ pub struct Refusal {
     pub sqlstate: SqlState,
     /// What is wrong.
     pub message: Cow<'static, str>,
+    /// More about it.
+    pub detail: Option<&'static str>,
     /// What to do.
     pub hint: Option<&'static str>,
     /// Where in the text, in characters from 1.
@@ -22,7 +25,7 @@ pub struct Refusal {
 
 impl Refusal {
     pub(super) fn new(sqlstate: SqlState, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { sqlstate, message: message.into(), hint: None, position: None }
+        Self { sqlstate, message: message.into(), detail: None, hint: None, position: None }
     }
 
     pub(super) fn with_hint(self, hint: &'static str) -> Self {
@@ -44,10 +47,21 @@ impl Refusal {
             severity,
             sqlstate: self.sqlstate,
             message: &self.message,
-            detail: None,
+            detail: self.detail,
             hint: self.hint,
             position: self.position,
         })
+    }
+
+    /// Of a text that cannot be read.
+    pub(super) fn of_text(refused: SyntaxRefusal) -> Self {
+        Self { position: refused.position, detail: refused.detail, ..Self::new(refused.sqlstate, refused.message) }
+    }
+
+    /// Of a text whose meaning depends on a setting that statements before it in the same pipeline may change.
+    pub(super) fn ambiguous_text() -> Self {
+        Self::new(SqlState::FEATURE_NOT_SUPPORTED, "the meaning of this text depends on standard_conforming_strings")
+            .with_hint("Send Sync before it, so that the value of the setting is known, or write E'…' for strings with escapes.")
     }
 
     pub(super) fn in_failed_transaction() -> Self {

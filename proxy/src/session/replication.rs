@@ -12,7 +12,7 @@ use super::client::Session;
 use super::output::Outputs;
 use super::{Common, Core, Refusal, Sessions, shutting_down};
 use crate::pool::{BackendKey, Farewell, SessionKey, State};
-use crate::sql::Reading;
+use crate::sql::{Reading, StringConstants};
 use crate::wire::SqlState;
 use crate::wire::startup::Replication;
 
@@ -40,7 +40,11 @@ impl Core {
 impl Common {
     /// Reads the text of a statement of the session.
     pub(super) fn read(&mut self, session: &Session, text: &[u8]) -> Reading {
-        if session.replicates() { Reading::Plain } else { self.sql.read(text) }
+        if session.replicates() {
+            return Reading::Plain;
+        }
+        // What the client believes is what its backend has, or will have before the text comes there.
+        self.sql.read(text, StringConstants::of(session.told.get("standard_conforming_strings")))
     }
 
     /// A backend is about to send data of a COPY. If its session replicates and may not have it any more: which session, and why.

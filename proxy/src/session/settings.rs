@@ -21,20 +21,18 @@ use crate::wire::{SqlState, backend, parse_error};
 pub(super) fn is_restorable(name: &str) -> bool {
     !matches!(
         name,
-        "server_version"
-            | "server_encoding"
-            | "integer_datetimes"
-            | "in_hot_standby"
-            | "is_superuser"
-            | "session_authorization"
-            | "standard_conforming_strings"
+        "server_version" | "server_encoding" | "integer_datetimes" | "in_hot_standby" | "is_superuser" | "session_authorization"
     )
 }
+
+/// The setting by which texts are read.
+pub(super) const STRINGS: &str = "standard_conforming_strings";
 
 impl Common {
     /// A session and a backend have met: tells the client what it does not know, and returns the statement that gives the backend
     /// what the client was told, if it takes one.
     pub(super) fn meet(&mut self, session: &mut Session, key: BackendKey, out: &mut Outputs) -> Option<String> {
+        let read_under = session.told.get(STRINGS).map(str::to_owned);
         let forgets_sequences = std::mem::take(&mut session.forgets_sequences);
         let found = self.pools.get(key)?;
         let mut wanted = Vec::new();
@@ -61,6 +59,10 @@ impl Common {
                 parameters.iter().filter(|(name, _)| !keeps(name)).for_each(|(name, value)| told.set(name, value));
                 session.told = told.into();
             }
+        }
+        if wanted.is_empty() && session.told.get(STRINGS) != read_under.as_deref() {
+            // What has led here was read in another way than this backend does. While something is awaited it is kept, and then read anew.
+            wanted.push("1".to_owned());
         }
         let restore = (!wanted.is_empty()).then(|| format!("SELECT {}", wanted.join(", ")));
         match (forgets_sequences, restore) {
@@ -116,9 +118,10 @@ pub(super) fn restore_refusal(error: &[u8]) -> Refusal {
     Refusal::new(SqlState::CONNECTION_FAILURE, format!("the settings of this session could not be restored on its server{said}"))
 }
 
-/// A string constant, as `standard_conforming_strings = on` reads it.
+/// A string constant, which reads the same whatever `standard_conforming_strings` is.
 pub(super) fn quoted(value: &str) -> String {
-    format!("'{}'", value.replace('\'', "''"))
+    let doubled = value.replace('\'', "''");
+    if value.contains('\\') { format!("E'{}'", doubled.replace('\\', "\\\\")) } else { format!("'{doubled}'") }
 }
 
 #[cfg(test)]
@@ -129,7 +132,7 @@ mod tests {
     fn values_are_quoted() {
         assert_eq!(quoted("ISO, MDY"), "'ISO, MDY'");
         assert_eq!(quoted("'; DROP TABLE t; --"), "'''; DROP TABLE t; --'");
-        assert_eq!(quoted("a\\'b"), "'a\\''b'");
+        assert_eq!(quoted("a\\'b"), "E'a\\\\''b'");
     }
 
     #[test]

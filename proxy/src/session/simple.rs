@@ -25,11 +25,12 @@ impl Common {
             Reading::Plain => self.plain_query(session, out),
             // Whatever is not plain depends on the transaction status, so it must be known.
             Reading::Known(_) | Reading::Refused(_) if !session.is_quiet() => self.hold_until_quiet(session, out),
-            Reading::Known(facts) => self.known_query(session, &facts, text, out),
-            Reading::Refused(refused) => {
-                let refusal = Refusal { position: refused.position, ..Refusal::new(refused.sqlstate, refused.message) };
-                self.refuse_query(session, &refusal, out)
+            // It stands behind statements of a pipeline that has not been ended.
+            Reading::Known(_) | Reading::Refused(_) if session.unit.touched && self.sql.is_ambiguous(text) => {
+                self.refuse_query(session, &Refusal::ambiguous_text(), out)
             }
+            Reading::Known(facts) => self.known_query(session, &facts, text, out),
+            Reading::Refused(refused) => self.refuse_query(session, &Refusal::of_text(refused), out),
         }
     }
 

@@ -82,6 +82,7 @@ mod tests {
         Reading::Refused(crate::sql::SyntaxRefusal {
             sqlstate: crate::wire::SqlState::SYNTAX_ERROR,
             message: message.into(),
+            detail: None,
             position: None,
         })
     }

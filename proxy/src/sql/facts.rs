@@ -23,10 +23,13 @@ pub enum Reading {
 /// Why a text can not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SyntaxRefusal {
-    /// 42601 where PostgreSQL's grammar refuses the text, 54001 where reading it would take more than this module gives.
+    /// 42601 where PostgreSQL's grammar refuses the text (0A000 for a constant that a setting forbids), 54001 where reading it would
+    /// take more than this module gives.
     pub sqlstate: SqlState,
     /// PostgreSQL's own words in the first case.
     pub message: String,
+    /// More of them.
+    pub detail: Option<&'static str>,
     /// Where, in characters from 1, if the grammar says so.
     pub position: Option<usize>,
 }

@@ -84,7 +84,7 @@ fn meaning(target: NodeEnum) -> Option<String> {
 
 /// The refusal of what this module does not dare to read (54001).
 pub(super) fn too_complex(message: impl Into<String>) -> SyntaxRefusal {
-    SyntaxRefusal { sqlstate: SqlState::STATEMENT_TOO_COMPLEX, message: message.into(), position: None }
+    SyntaxRefusal { sqlstate: SqlState::STATEMENT_TOO_COMPLEX, message: message.into(), detail: None, position: None }
 }
 
 fn check_size(text: &str) -> Result<(), SyntaxRefusal> {
@@ -123,11 +123,12 @@ fn refusal(text: &str, error: &Error) -> SyntaxRefusal {
         Error::Parse(message) | Error::Split(message) | Error::Scan(message) => {
             let is_too_deep = message.starts_with("memory exhausted") || message.starts_with("stack depth limit");
             let sqlstate = if is_too_deep { SqlState::STATEMENT_TOO_COMPLEX } else { SqlState::SYNTAX_ERROR };
-            SyntaxRefusal { sqlstate, message: message.clone(), position: position(text, message) }
+            SyntaxRefusal { sqlstate, message: message.clone(), detail: None, position: position(text, message) }
         }
         Error::Conversion(_) => SyntaxRefusal {
             sqlstate: SqlState::SYNTAX_ERROR,
             message: "statement contains a zero byte".to_owned(),
+            detail: None,
             position: None,
         },
         Error::Decode(_) | Error::InvalidJson(_) | Error::InvalidPointer | Error::IsUtility(_) => {

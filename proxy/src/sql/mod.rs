@@ -14,6 +14,7 @@
 mod cache;
 mod characters;
 mod control;
+mod escapes;
 mod facts;
 mod grammar;
 mod prefilter;
@@ -39,35 +40,80 @@ use settings::Parameters;
 use crate::limits::SQL_CONTROL_BYTES_MAX;
 use crate::wire::SqlState;
 
+/// What a backslash in an ordinary string constant is, by `standard_conforming_strings`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StringConstants {
+    /// On: a character like others.
+    Conforming,
+    /// Off: it begins an escape.
+    Escaping,
+}
+
+impl StringConstants {
+    /// As a server reports the setting.
+    pub fn of(standard_conforming_strings: Option<&str>) -> Self {
+        if standard_conforming_strings == Some("off") { Self::Escaping } else { Self::Conforming }
+    }
+}
+
 /// Reads texts and remembers what they say. Each worker has its own; a change of the parameters takes a new one.
 pub struct Reader {
     parameters: Parameters,
     cache: Cache,
+    /// Of texts that were read with escapes and could mean something else without. Made when the first comes.
+    escaping: Option<Cache>,
 }
 
 impl Reader {
     /// A reader to which `parameters` are the names of the one setting that is the session's region.
     pub fn new(parameters: &[String]) -> Self {
-        Self { parameters: Parameters::new(parameters), cache: Cache::new() }
+        Self { parameters: Parameters::new(parameters), cache: Cache::new(), escaping: None }
     }
 
     /// What `text` says: the whole text of a Query or Parse message, without its terminating zero byte.
     ///
-    /// Takes the text as the backend will take it under `standard_conforming_strings = on` and in an encoding whose characters
-    /// contain no ASCII bytes; see [`refused_setting`].
-    pub fn read(&mut self, text: &[u8]) -> Reading {
+    /// Takes the text as the backend will take it under this value of `standard_conforming_strings` and in an encoding whose
+    /// characters contain no ASCII bytes; see [`refused_setting`].
+    pub fn read(&mut self, text: &[u8], strings: StringConstants) -> Reading {
         if prefilter::is_plain(text) {
             return Reading::Plain;
         }
-        if let Some(reading) = self.cache.get(text) {
+        let escaping = strings == StringConstants::Escaping && escapes::is_sensitive(text);
+        let cache = if escaping { self.escaping.get_or_insert_with(Cache::new) } else { &mut self.cache };
+        if let Some(reading) = cache.get(text) {
             return reading.clone();
         }
-        let reading = match facts(text, &self.parameters) {
+        let found = if escaping { facts_with_escapes(text, &self.parameters) } else { facts(text, &self.parameters) };
+        let reading = match found {
             Ok(facts) => Reading::Known(Rc::new(facts)),
             Err(refusal) => Reading::Refused(refusal),
         };
-        self.cache.insert(text, &reading);
+        cache.insert(text, &reading);
         reading
+    }
+
+    /// Whether it depends on `standard_conforming_strings` what `text` says.
+    pub fn is_ambiguous(&mut self, text: &[u8]) -> bool {
+        escapes::is_sensitive(text) && self.read(text, StringConstants::Conforming) != self.read(text, StringConstants::Escaping)
+    }
+}
+
+/// The facts of a text in whose constants a backslash begins an escape.
+fn facts_with_escapes(text: &[u8], parameters: &Parameters) -> Result<Facts, SyntaxRefusal> {
+    let escaped = escapes::escaped(text)?;
+    match facts(&escaped.text, parameters) {
+        Ok(mut facts) => {
+            for statement in &mut facts.statements {
+                statement.range = escaped.original(statement.range.start)..escaped.original(statement.range.end);
+            }
+            Ok(facts)
+        }
+        Err(refusal) => Err(SyntaxRefusal {
+            // What the client did not write is not shown to it.
+            message: refusal.message.replacen("at or near \"E'", "at or near \"'", 1),
+            position: refusal.position.map(|position| escaped.original_character(position)),
+            ..refusal
+        }),
     }
 }
 

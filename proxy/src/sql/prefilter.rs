@@ -63,10 +63,11 @@ pub(super) fn is_remarkable(text: &[u8], start: Start) -> bool {
 }
 
 /// Whether the `_` or `&` at `at` stands in `set_config`, in a name that begins with `pg_temp`, in the name of an advisory lock
-/// function, or begins a name or string with escapes.
+/// function, or begins a name with escapes.
 fn is_remarkable_mark(text: &[u8], at: usize) -> bool {
     match text.get(at + 1) {
-        _ if text.get(at) == Some(&b'&') => is_around(text, at, b"u", b"&"),
+        // A name in quotes. A constant with escapes (U&'…') names nothing.
+        _ if text.get(at) == Some(&b'&') => is_around(text, at, b"u", b"&\""),
         Some(b'c' | b'C') => is_around(text, at, b"set", b"_config"),
         Some(b't' | b'T') => is_around(text, at, b"pg", b"_temp"),
         Some(b'a' | b'A') => is_around(text, at, b"pg", b"_advisory") || is_around(text, at, b"pg_try", b"_advisory"),

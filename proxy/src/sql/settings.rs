@@ -27,36 +27,19 @@ pub(super) fn is_same_setting(one: &str, other: &str) -> bool {
 
 /// Why a session must not be given this value of this setting (22023), whether by a statement or in its StartupMessage.
 ///
-/// Statements are read here as PostgreSQL reads them under `standard_conforming_strings = on` and in an encoding whose characters
-/// contain no ASCII bytes. Under anything else a quote might end a string for one side only.
+/// Statements are read here in an encoding whose characters contain no ASCII bytes. In another one a quote might end a string for one
+/// side only.
 pub fn refused_setting(name: &str, value: &str) -> Option<Refusal> {
-    if is_same_setting(name, "standard_conforming_strings") && !is_true(value) {
-        Some(Refusal {
-            sqlstate: SqlState::INVALID_PARAMETER_VALUE,
-            message: format!("invalid value for parameter \"standard_conforming_strings\": \"{value}\"").into(),
-            hint: Some("Statements can only be read with standard_conforming_strings = on; write E'…' for strings with escapes."),
-        })
-    } else if is_same_setting(name, "client_encoding") && has_ascii_trail_bytes(value) {
-        Some(Refusal {
-            sqlstate: SqlState::INVALID_PARAMETER_VALUE,
-            message: format!("invalid value for parameter \"client_encoding\": \"{value}\"").into(),
-            hint: Some("Characters of this encoding contain ASCII bytes, so statements in it can not be read; use UTF8."),
-        })
-    } else {
-        None
-    }
+    (is_guarded(name) && has_ascii_trail_bytes(value)).then(|| Refusal {
+        sqlstate: SqlState::INVALID_PARAMETER_VALUE,
+        message: format!("invalid value for parameter \"client_encoding\": \"{value}\"").into(),
+        hint: Some("Characters of this encoding contain ASCII bytes, so statements in it can not be read; use UTF8."),
+    })
 }
 
 /// Whether only a harmless value can be given to this setting, see [`refused_setting`].
 pub(super) fn is_guarded(name: &str) -> bool {
-    is_same_setting(name, "standard_conforming_strings") || is_same_setting(name, "client_encoding")
-}
-
-/// The words that PostgreSQL's `parse_bool` takes for true.
-fn is_true(value: &str) -> bool {
-    let is_start_of =
-        |word: &str| !value.is_empty() && word.get(..value.len()).is_some_and(|start| start.eq_ignore_ascii_case(value));
-    is_start_of("true") || is_start_of("yes") || value.eq_ignore_ascii_case("on") || value == "1"
+    is_same_setting(name, "client_encoding")
 }
 
 /// PostgreSQL's client-only encodings (pg_wchar.h) under all their names (encnames.c), which compare by letters and digits only.
@@ -90,12 +73,6 @@ mod tests {
 
     #[test]
     fn values_that_change_how_texts_are_read_are_refused() {
-        for value in ["off", "OFF", "false", "f", "no", "0", "of", "", "o", "2", "maybe"] {
-            assert!(refused_setting("Standard_Conforming_Strings", value).is_some(), "{value}");
-        }
-        for value in ["on", "ON", "true", "t", "Tru", "yes", "y", "1"] {
-            assert_eq!(refused_setting("standard_conforming_strings", value), None, "{value}");
-        }
         for value in
             ["SJIS", "Shift_JIS", "MS-Kanji", "windows932", "SHIFT_JIS_2004", "Big5", "WIN 950", "gbk", "UHC", "gb18030", "JOHAB"]
         {

@@ -1,11 +1,14 @@
 //! Which worker a client gets.
 
+use std::thread;
 use std::time::Duration;
 
 use domicile_tests::client::{Client, Login};
 use domicile_tests::gate::Gate;
 use domicile_tests::process::wait_for;
 use domicile_tests::proxy::{Configuration, Proxy};
+use domicile_tests::skip::available;
+use rustix::thread::{CpuSet, sched_setaffinity};
 
 use super::fenced;
 
@@ -45,6 +48,33 @@ fn a_thousand_clients_are_spread_evenly_also_after_half_of_them_have_left() {
     clients.extend(connect(CLIENTS / 2));
     let second = settled(CLIENTS);
     assert!(is_even(second), "{second:?}");
+}
+
+#[test]
+fn a_client_goes_to_the_worker_of_the_cpu_that_it_came_in_on() {
+    const CLIENTS: usize = 20;
+    let Some(fenced) = fenced() else { return };
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let Some(()) = available(if cores > 1 { Ok(()) } else { Err("two processors".to_owned()) }) else { return };
+    let gate = Gate::new().unwrap();
+    let mut configuration = gate.around(&Configuration { method: "trust", ..fenced.configuration() }, "required");
+    configuration.more += "steering = \"cpu\"\n";
+    let proxy = fenced.network.edge.inside(|| Proxy::start(&configuration)).unwrap();
+    // On loopback a packet comes in on the CPU that has sent it.
+    let from = |cpu: usize| -> Vec<Client> {
+        let connect = || {
+            let mut only = CpuSet::new();
+            only.set(cpu);
+            sched_setaffinity(None, &only).unwrap();
+            fenced.network.edge.inside(|| (0..CLIENTS).map(|_| proxy.login(&Login::default()).unwrap()).collect())
+        };
+        thread::scope(|scope| scope.spawn(connect).join().unwrap())
+    };
+    let _first = from(0);
+    let counted = |expected: [i64; 2]| wait_for(Duration::from_secs(10), || (loads(&gate) == expected).then_some(()));
+    assert!(counted([20, 0]).is_some(), "{:?}", loads(&gate));
+    let _second = from(1);
+    assert!(counted([20, 20]).is_some(), "{:?}", loads(&gate));
 }
 
 #[test]

@@ -156,7 +156,7 @@ fn an_idle_backend_that_dies_is_nobodys_loss() {
         P s:SELECT 1 | S
           1
           Z I
-            eu: P domicile_a6fa087ed00a5b3d6ed7befd2bce66c7:SELECT 1
+            eu: P domicile_c02f882c6ce2153d3cffd1bab00c966d:SELECT 1
             eu: S
         !kill eu
         B :s | E | S
@@ -164,8 +164,8 @@ fn an_idle_backend_that_dies_is_nobodys_loss() {
           D eu
           C SELECT 1
           Z I
-            eu: P domicile_a6fa087ed00a5b3d6ed7befd2bce66c7:SELECT 1
-            eu: B :domicile_a6fa087ed00a5b3d6ed7befd2bce66c7
+            eu: P domicile_c02f882c6ce2153d3cffd1bab00c966d:SELECT 1
+            eu: B :domicile_c02f882c6ce2153d3cffd1bab00c966d
             eu: E 
             eu: S
         Q BEGIN

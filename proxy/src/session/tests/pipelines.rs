@@ -96,8 +96,8 @@ fn named_statements_in_transaction_mode_are_refused() {
               D eu
               C SELECT 1
               Z I
-                eu: P domicile_a6fa087ed00a5b3d6ed7befd2bce66c7:SELECT 1
-                eu: B :domicile_a6fa087ed00a5b3d6ed7befd2bce66c7
+                eu: P domicile_c02f882c6ce2153d3cffd1bab00c966d:SELECT 1
+                eu: B :domicile_c02f882c6ce2153d3cffd1bab00c966d
                 eu: E 
                 eu: S
             C S:s | S

@@ -30,15 +30,15 @@ fn a_backend_keeps_so_many_statements() {
           1
           1
           Z I
-            eu: P domicile_a6fa087ed00a5b3d6ed7befd2bce66c7:SELECT 1
-            eu: P domicile_d5680fe37a25b1d7b012a474db0217ed:SELECT 2
+            eu: P domicile_c02f882c6ce2153d3cffd1bab00c966d:SELECT 1
+            eu: P domicile_7a40497d404f2c784b25e64b386e401c:SELECT 2
             eu: S
         B :a | E | S
           2
           D eu
           C SELECT 1
           Z I
-            eu: B :domicile_a6fa087ed00a5b3d6ed7befd2bce66c7
+            eu: B :domicile_c02f882c6ce2153d3cffd1bab00c966d
             eu: E 
             eu: S
         P c:SELECT 3 | B :b | E | S
@@ -47,11 +47,11 @@ fn a_backend_keeps_so_many_statements() {
           D eu
           C SELECT 1
           Z I
-            eu: C domicile_d5680fe37a25b1d7b012a474db0217ed
-            eu: P domicile_8f62bd600ae3d7765b73ae8aa9b0311e:SELECT 3
-            eu: C domicile_a6fa087ed00a5b3d6ed7befd2bce66c7
-            eu: P domicile_d5680fe37a25b1d7b012a474db0217ed:SELECT 2
-            eu: B :domicile_d5680fe37a25b1d7b012a474db0217ed
+            eu: C domicile_7a40497d404f2c784b25e64b386e401c
+            eu: P domicile_c98e20821ad4c014cdbc574e56e98b6a:SELECT 3
+            eu: C domicile_c02f882c6ce2153d3cffd1bab00c966d
+            eu: P domicile_7a40497d404f2c784b25e64b386e401c:SELECT 2
+            eu: B :domicile_7a40497d404f2c784b25e64b386e401c
             eu: E 
             eu: S
         P :SELECT fail | B : | E | P d:SELECT 4 | S
@@ -71,9 +71,9 @@ fn a_backend_keeps_so_many_statements() {
           D eu
           C SELECT 1
           Z I
-            eu: B :domicile_8f62bd600ae3d7765b73ae8aa9b0311e
+            eu: B :domicile_c98e20821ad4c014cdbc574e56e98b6a
             eu: E 
-            eu: B :domicile_d5680fe37a25b1d7b012a474db0217ed
+            eu: B :domicile_7a40497d404f2c784b25e64b386e401c
             eu: E 
             eu: S
     "#]],
@@ -109,8 +109,8 @@ fn constants_are_read_under_the_settings_of_their_parse() {
           1
           1
           Z I
-            eu: P domicile_340128edb2ae500129143991d37ad5f2:SELECT 'now'
-            eu: P domicile_a6fa087ed00a5b3d6ed7befd2bce66c7:SELECT 1
+            eu: P domicile_c9da222ad44cb20342e1e28a94a4844d:SELECT 'now'
+            eu: P domicile_c02f882c6ce2153d3cffd1bab00c966d:SELECT 1
             eu: S
         P :SELECT 'now' | S
           1
@@ -127,7 +127,7 @@ fn constants_are_read_under_the_settings_of_their_parse() {
           D eu
           C SELECT 1
           Z I
-            eu: B :domicile_340128edb2ae500129143991d37ad5f2
+            eu: B :domicile_c9da222ad44cb20342e1e28a94a4844d
             eu: E 
             eu: S
         z> Q BEGIN; SELECT 0
@@ -144,8 +144,8 @@ fn constants_are_read_under_the_settings_of_their_parse() {
           C SELECT 1
           Z I
             eu: Q SELECT pg_catalog.set_config('TimeZone', 'Mars', false)
-            eu: P domicile_a6fa087ed00a5b3d6ed7befd2bce66c7:SELECT 1
-            eu: B :domicile_a6fa087ed00a5b3d6ed7befd2bce66c7
+            eu: P domicile_c02f882c6ce2153d3cffd1bab00c966d:SELECT 1
+            eu: B :domicile_c02f882c6ce2153d3cffd1bab00c966d
             eu: E 
             eu: S
         B :a | E | S
@@ -158,13 +158,13 @@ fn constants_are_read_under_the_settings_of_their_parse() {
             eu: B domicile:domicile
             eu: E domicile
             eu: C domicile
-            eu: P domicile_340128edb2ae500129143991d37ad5f2:SELECT 'now'
+            eu: P domicile_c9da222ad44cb20342e1e28a94a4844d:SELECT 'now'
             eu: C domicile
             eu: P domicile:SELECT pg_catalog.set_config('TimeZone', 'Mars', true)
             eu: B domicile:domicile
             eu: E domicile
             eu: C domicile
-            eu: B :domicile_340128edb2ae500129143991d37ad5f2
+            eu: B :domicile_c9da222ad44cb20342e1e28a94a4844d
             eu: E 
             eu: S
         P a2:SELECT 'now' | B :a2 | E | S
@@ -173,8 +173,8 @@ fn constants_are_read_under_the_settings_of_their_parse() {
           D eu
           C SELECT 1
           Z I
-            eu: P domicile_dec1ccc06112342e91cb0571418794fc:SELECT 'now'
-            eu: B :domicile_dec1ccc06112342e91cb0571418794fc
+            eu: P domicile_69ea58cd8085ca08171a2f252e154460:SELECT 'now'
+            eu: B :domicile_69ea58cd8085ca08171a2f252e154460
             eu: E 
             eu: S
         Q SET TimeZone = 'UTC'
@@ -187,7 +187,7 @@ fn constants_are_read_under_the_settings_of_their_parse() {
           D eu
           C SELECT 1
           Z I
-            eu: B :domicile_340128edb2ae500129143991d37ad5f2
+            eu: B :domicile_c9da222ad44cb20342e1e28a94a4844d
             eu: E 
             eu: S
     "#]],
@@ -216,14 +216,14 @@ fn what_a_statement_leaves_behind_keeps_the_backend_when_it_is_bound() {
         P s:LISTEN x | S
           1
           Z I
-            eu: P domicile_a29fbeb6277a31e2cb453c3ace74be6c:LISTEN x
+            eu: P domicile_799cc702e23dc67cf795cee520380cc8:LISTEN x
             eu: S
         B :s | E | S
           N NOTICE 00000: this session keeps its server connection from now on: LISTEN (HINT)
           2
           C LISTEN
           Z I
-            eu: B :domicile_a29fbeb6277a31e2cb453c3ace74be6c
+            eu: B :domicile_799cc702e23dc67cf795cee520380cc8
             eu: E 
             eu: S
         P t:SELECT 1 | B :t | E | S
@@ -232,8 +232,8 @@ fn what_a_statement_leaves_behind_keeps_the_backend_when_it_is_bound() {
           D eu
           C SELECT 1
           Z I
-            eu: P domicile_7a5c0ddb31beaa46a18ce0e4809b7755:SELECT 1
-            eu: B :domicile_7a5c0ddb31beaa46a18ce0e4809b7755
+            eu: P domicile_a54cd067a430080071c5cf0cd1a21c57:SELECT 1
+            eu: B :domicile_a54cd067a430080071c5cf0cd1a21c57
             eu: E 
             eu: S
         B :native | E | S
@@ -290,7 +290,7 @@ fn a_blocked_region_prepares_nothing() {
         P s:SELECT 1 | S
           1
           Z I
-            eu: P domicile_a6fa087ed00a5b3d6ed7befd2bce66c7:SELECT 1
+            eu: P domicile_c02f882c6ce2153d3cffd1bab00c966d:SELECT 1
             eu: S
         Q RESET helios.region
           C RESET
@@ -307,7 +307,7 @@ fn a_blocked_region_prepares_nothing() {
           D eu
           C SELECT 1
           Z I
-            eu: B :domicile_a6fa087ed00a5b3d6ed7befd2bce66c7
+            eu: B :domicile_c02f882c6ce2153d3cffd1bab00c966d
             eu: E 
             eu: S
     "#]],
@@ -351,8 +351,8 @@ fn a_statement_returns_what_its_client_was_told() {
           t
           T
           Z I
-            eu: P domicile_f3338c83c25b6f085a93aad006b8a857:SELECT star
-            eu: D domicile_f3338c83c25b6f085a93aad006b8a857
+            eu: P domicile_87290138a01a90bd266172fc3e29cc5f:SELECT star
+            eu: D domicile_87290138a01a90bd266172fc3e29cc5f
             eu: S
         P t:SELECT star 2 | B :t | D P: | E | S
           1
@@ -361,8 +361,8 @@ fn a_statement_returns_what_its_client_was_told() {
           D eu
           C SELECT 1
           Z I
-            eu: P domicile_3dc9fc371d1729e50daf9878e8fdce87:SELECT star 2
-            eu: B :domicile_3dc9fc371d1729e50daf9878e8fdce87
+            eu: P domicile_9f909cabe82a68345dd3ef6042c8dda2:SELECT star 2
+            eu: B :domicile_9f909cabe82a68345dd3ef6042c8dda2
             eu: D 
             eu: E 
             eu: S
@@ -378,9 +378,9 @@ fn a_statement_returns_what_its_client_was_told() {
           D eu
           C SELECT 1
           Z I
-            eu: P domicile_f3338c83c25b6f085a93aad006b8a857:SELECT star
-            eu: D domicile_f3338c83c25b6f085a93aad006b8a857
-            eu: B :domicile_f3338c83c25b6f085a93aad006b8a857
+            eu: P domicile_87290138a01a90bd266172fc3e29cc5f:SELECT star
+            eu: D domicile_87290138a01a90bd266172fc3e29cc5f
+            eu: B :domicile_87290138a01a90bd266172fc3e29cc5f
             eu: E 
             eu: S
         B :s | E | S
@@ -388,7 +388,7 @@ fn a_statement_returns_what_its_client_was_told() {
           D eu
           C SELECT 1
           Z I
-            eu: B :domicile_f3338c83c25b6f085a93aad006b8a857
+            eu: B :domicile_87290138a01a90bd266172fc3e29cc5f
             eu: E 
             eu: S
         B :t | E | S
@@ -396,9 +396,9 @@ fn a_statement_returns_what_its_client_was_told() {
           D eu
           C SELECT 1
           Z I
-            eu: P domicile_3dc9fc371d1729e50daf9878e8fdce87:SELECT star 2
-            eu: D domicile_3dc9fc371d1729e50daf9878e8fdce87
-            eu: B :domicile_3dc9fc371d1729e50daf9878e8fdce87
+            eu: P domicile_9f909cabe82a68345dd3ef6042c8dda2:SELECT star 2
+            eu: D domicile_9f909cabe82a68345dd3ef6042c8dda2
+            eu: B :domicile_9f909cabe82a68345dd3ef6042c8dda2
             eu: E 
             eu: S
         z> Q COMMIT
@@ -412,22 +412,22 @@ fn a_statement_returns_what_its_client_was_told() {
         B :s | E | S
           E ERROR 0A000: cached plan must not change result type
           Z I
-            eu: B :domicile_f3338c83c25b6f085a93aad006b8a857
+            eu: B :domicile_87290138a01a90bd266172fc3e29cc5f
             eu: S
         B :s | E | S
           E ERROR 0A000: cached plan must not change result type
           Z I
-            eu: C domicile_f3338c83c25b6f085a93aad006b8a857
-            eu: P domicile_f3338c83c25b6f085a93aad006b8a857:SELECT star
-            eu: D domicile_f3338c83c25b6f085a93aad006b8a857
+            eu: C domicile_87290138a01a90bd266172fc3e29cc5f
+            eu: P domicile_87290138a01a90bd266172fc3e29cc5f:SELECT star
+            eu: D domicile_87290138a01a90bd266172fc3e29cc5f
             eu: E domicile: no such portal
             eu: S
         B :t | E | S
           E ERROR 0A000: cached plan must not change result type
           Z I
-            eu: C domicile_3dc9fc371d1729e50daf9878e8fdce87
-            eu: P domicile_3dc9fc371d1729e50daf9878e8fdce87:SELECT star 2
-            eu: D domicile_3dc9fc371d1729e50daf9878e8fdce87
+            eu: C domicile_9f909cabe82a68345dd3ef6042c8dda2
+            eu: P domicile_9f909cabe82a68345dd3ef6042c8dda2:SELECT star 2
+            eu: D domicile_9f909cabe82a68345dd3ef6042c8dda2
             eu: E domicile: no such portal
             eu: S
         P u:SELECT star | D S:u | S
@@ -435,24 +435,24 @@ fn a_statement_returns_what_its_client_was_told() {
           t
           T
           Z I
-            eu: C domicile_f3338c83c25b6f085a93aad006b8a857
-            eu: P domicile_f3338c83c25b6f085a93aad006b8a857:SELECT star
-            eu: D domicile_f3338c83c25b6f085a93aad006b8a857
+            eu: C domicile_87290138a01a90bd266172fc3e29cc5f
+            eu: P domicile_87290138a01a90bd266172fc3e29cc5f:SELECT star
+            eu: D domicile_87290138a01a90bd266172fc3e29cc5f
             eu: S
         B :u | E | S
           2
           D eu
           C SELECT 1
           Z I
-            eu: B :domicile_f3338c83c25b6f085a93aad006b8a857
+            eu: B :domicile_87290138a01a90bd266172fc3e29cc5f
             eu: E 
             eu: S
         B :s | E | S
           E ERROR 0A000: cached plan must not change result type
           Z I
-            eu: C domicile_f3338c83c25b6f085a93aad006b8a857
-            eu: P domicile_f3338c83c25b6f085a93aad006b8a857:SELECT star
-            eu: D domicile_f3338c83c25b6f085a93aad006b8a857
+            eu: C domicile_87290138a01a90bd266172fc3e29cc5f
+            eu: P domicile_87290138a01a90bd266172fc3e29cc5f:SELECT star
+            eu: D domicile_87290138a01a90bd266172fc3e29cc5f
             eu: E domicile: no such portal
             eu: S
         z> Q BEGIN; SELECT 0
@@ -467,18 +467,18 @@ fn a_statement_returns_what_its_client_was_told() {
           D eu
           C SELECT 1
           Z I
-            eu: C domicile_f3338c83c25b6f085a93aad006b8a857
-            eu: P domicile_f3338c83c25b6f085a93aad006b8a857:SELECT star
-            eu: D domicile_f3338c83c25b6f085a93aad006b8a857
-            eu: B :domicile_f3338c83c25b6f085a93aad006b8a857
+            eu: C domicile_87290138a01a90bd266172fc3e29cc5f
+            eu: P domicile_87290138a01a90bd266172fc3e29cc5f:SELECT star
+            eu: D domicile_87290138a01a90bd266172fc3e29cc5f
+            eu: B :domicile_87290138a01a90bd266172fc3e29cc5f
             eu: E 
             eu: S
         B :s | E | S
           E ERROR 0A000: cached plan must not change result type
           Z I
-            eu: C domicile_f3338c83c25b6f085a93aad006b8a857
-            eu: P domicile_f3338c83c25b6f085a93aad006b8a857:SELECT star
-            eu: D domicile_f3338c83c25b6f085a93aad006b8a857
+            eu: C domicile_87290138a01a90bd266172fc3e29cc5f
+            eu: P domicile_87290138a01a90bd266172fc3e29cc5f:SELECT star
+            eu: D domicile_87290138a01a90bd266172fc3e29cc5f
             eu: E domicile: no such portal
             eu: S
     "#]],

@@ -118,7 +118,6 @@ fn texts_that_cannot_be_read_go_nowhere() {
         Q SET helios.region = 'eu'
         Q SELEC 1; SELECT 2
         Q SET helios.region =
-        Q SET standard_conforming_strings = off
         Q SET client_encoding = 'SJIS'
         Q SELECT set_config('helios.region', 'us', false), 1
     ",
@@ -131,9 +130,6 @@ fn texts_that_cannot_be_read_go_nowhere() {
           Z I
         Q SET helios.region =
           E ERROR 42601: syntax error at end of input
-          Z I
-        Q SET standard_conforming_strings = off
-          E ERROR 22023: invalid value for parameter "standard_conforming_strings": "off" (HINT)
           Z I
         Q SET client_encoding = 'SJIS'
           E ERROR 22023: invalid value for parameter "client_encoding": "SJIS" (HINT)

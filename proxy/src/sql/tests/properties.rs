@@ -135,14 +135,14 @@ proptest! {
 
     #[test]
     fn the_pre_filter_lets_nothing_remarkable_pass(text in remarkable()) {
-        let Reading::Known(facts) = reader().read(text.as_bytes()) else { panic!("{text:?} is {}", say(&text)) };
+        let Reading::Known(facts) = reader().read(text.as_bytes(), StringConstants::Conforming) else { panic!("{text:?} is {}", say(&text)) };
         let is_remarkable = |statement: &Statement| statement.kind != (Kind::Other { state: None });
         prop_assert!(facts.statements.iter().any(is_remarkable), "{text:?} is {}", say(&text));
     }
 
     #[test]
     fn any_text_is_answered_and_its_ranges_are_sound(text in soup()) {
-        if let Reading::Known(facts) = reader().read(text.as_bytes()) {
+        if let Reading::Known(facts) = reader().read(text.as_bytes(), StringConstants::Conforming) {
             let mut end = 0;
             for statement in &facts.statements {
                 prop_assert!(statement.range.start >= end && statement.range.start < statement.range.end);
@@ -169,7 +169,7 @@ proptest! {
     ) {
         let mut text = text.into_bytes();
         bytes.iter().for_each(|(index, byte)| text.insert(index.index(text.len() + 1), *byte));
-        if let Reading::Known(facts) = reader().read(&text) {
+        if let Reading::Known(facts) = reader().read(&text, StringConstants::Conforming) {
             prop_assert!(facts.statements.iter().all(|statement| text.get(statement.range.clone()).is_some()));
         }
     }
