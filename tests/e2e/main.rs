@@ -19,4 +19,5 @@ mod residency;
 mod seeds;
 mod sessions;
 mod soak;
+mod strings;
 mod world;

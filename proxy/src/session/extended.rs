@@ -41,6 +41,9 @@ impl Common {
         if !fields.name.is_empty() && !is_failed && session.has_statement(fields.name) {
             return self.fail_unit(session, &Refusal::duplicate_statement(fields.name), out);
         }
+        if let Some(verdict) = self.meets_first(session, fields.text, "Parse", out) {
+            return verdict;
+        }
         // A server says at the end of a unit what its statements have set.
         if (session.unit.touched || !session.is_quiet()) && !session.replicates() && self.sql.is_ambiguous(fields.text) {
             if session.unit.touched {

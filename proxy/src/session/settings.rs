@@ -12,10 +12,12 @@ use std::sync::Arc;
 
 use super::Common;
 use super::Refusal;
-use super::client::Session;
+use super::client::{Preamble, Session, Wait};
+use super::frontend::Verdict;
+use super::gate::Gate;
 use super::output::Outputs;
-use crate::pool::{BackendKey, Parameters, PoolMode};
-use crate::wire::{SqlState, backend, parse_error};
+use crate::pool::{BackendKey, Kind, Parameters, PoolMode, Rule};
+use crate::wire::{SqlState, backend, frontend, parse_error};
 
 /// Whether a setting that servers report can be given back by `set_config`. The others say what the server or the user is.
 pub(super) fn is_restorable(name: &str) -> bool {
@@ -69,6 +71,30 @@ impl Common {
             (false, restore) => restore,
             (true, None) => Some("DISCARD SEQUENCES".to_owned()),
             (true, Some(restore)) => Some(format!("DISCARD SEQUENCES; {restore}")),
+        }
+    }
+
+    /// Before a session has met a backend it is a guess how its server reads texts. One that depends on it is kept until they have met.
+    pub(super) fn meets_first(
+        &mut self,
+        session: &mut Session,
+        text: &[u8],
+        message: &'static str,
+        out: &mut Outputs,
+    ) -> Option<Verdict> {
+        if session.start_settings.is_some() || !session.is_quiet() || session.replicates() || !self.sql.is_ambiguous(text) {
+            return None;
+        }
+        // Where it may not go it is not read by a server either.
+        let grant = session.grant.as_ref()?;
+        drop(self.policy.snapshot().decide(grant, session.region.current()).ok()?);
+        match self.gate(session, message, out) {
+            Gate::Open(key) => {
+                self.send(session, key, frontend::query(b"SELECT 1"), Some((Kind::Query, Rule::Swallow)), out);
+                Some(Verdict::Hold(Wait::Preamble(Preamble::Restore)))
+            }
+            Gate::Hold(wait) => Some(Verdict::Hold(wait)),
+            Gate::Refuse(_) => None,
         }
     }
 

@@ -21,6 +21,9 @@ impl Common {
         let Ok(text) = frontend::query_text(body) else {
             return self.refuse_query(session, &Refusal::protocol("invalid message format"), out);
         };
+        if let Some(verdict) = self.meets_first(session, text, "Query", out) {
+            return verdict;
+        }
         match self.read(session, text) {
             Reading::Plain => self.plain_query(session, out),
             // Whatever is not plain depends on the transaction status, so it must be known.

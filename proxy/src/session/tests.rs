@@ -22,5 +22,6 @@ mod servers;
 mod settings;
 mod simple;
 mod simulation;
+mod strings;
 mod transactions;
 mod world;

@@ -156,7 +156,7 @@ fn an_idle_backend_that_dies_is_nobodys_loss() {
         P s:SELECT 1 | S
           1
           Z I
-            eu: P domicile_c02f882c6ce2153d3cffd1bab00c966d:SELECT 1
+            eu: P domicile_8654f43e5d759cd7fee32da0cadcd9ad:SELECT 1
             eu: S
         !kill eu
         B :s | E | S
@@ -164,8 +164,8 @@ fn an_idle_backend_that_dies_is_nobodys_loss() {
           D eu
           C SELECT 1
           Z I
-            eu: P domicile_c02f882c6ce2153d3cffd1bab00c966d:SELECT 1
-            eu: B :domicile_c02f882c6ce2153d3cffd1bab00c966d
+            eu: P domicile_8654f43e5d759cd7fee32da0cadcd9ad:SELECT 1
+            eu: B :domicile_8654f43e5d759cd7fee32da0cadcd9ad
             eu: E 
             eu: S
         Q BEGIN

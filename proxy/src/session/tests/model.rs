@@ -395,7 +395,7 @@ impl Model {
                 "COPY 1".to_owned()
             }
             "select" => {
-                for call in text.split("set_config('TimeZone").skip(1).map(|rest| format!("'TimeZone{rest}")) {
+                for call in text.split("pg_catalog.set_config(").skip(1) {
                     let arguments: Vec<_> = call.split('\'').collect();
                     self.parameters.insert(arguments[1].into(), arguments[3].into());
                 }
@@ -415,9 +415,10 @@ impl Model {
                 "ALTER TABLE".to_owned()
             }
             "insert" => "INSERT 0 1".to_owned(),
-            "set" if word(1) == "timezone" => {
+            "set" if matches!(&*word(1), "timezone" | "standard_conforming_strings") => {
+                let name = if word(1) == "timezone" { "TimeZone" } else { "standard_conforming_strings" };
                 let value = text.rsplit(' ').next().unwrap_or_default().trim_matches('\'');
-                self.parameters.insert("TimeZone".into(), value.into());
+                self.parameters.insert(name.into(), value.into());
                 "SET".to_owned()
             }
             "set" if word(1) == "work_mem" => {
@@ -468,7 +469,7 @@ pub(super) fn wal(what: &str) -> Vec<u8> {
 }
 
 fn initial() -> BTreeMap<String, String> {
-    BTreeMap::from([("TimeZone".to_owned(), "UTC".to_owned())])
+    BTreeMap::from([("TimeZone", "UTC"), ("standard_conforming_strings", "on")].map(|(name, value)| (name.into(), value.into())))
 }
 
 fn stale() -> Failure {

@@ -96,8 +96,8 @@ fn named_statements_in_transaction_mode_are_refused() {
               D eu
               C SELECT 1
               Z I
-                eu: P domicile_c02f882c6ce2153d3cffd1bab00c966d:SELECT 1
-                eu: B :domicile_c02f882c6ce2153d3cffd1bab00c966d
+                eu: P domicile_8654f43e5d759cd7fee32da0cadcd9ad:SELECT 1
+                eu: B :domicile_8654f43e5d759cd7fee32da0cadcd9ad
                 eu: E 
                 eu: S
             C S:s | S

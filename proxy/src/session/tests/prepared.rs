@@ -43,15 +43,15 @@ fn a_named_statement_is_prepared_where_it_is_needed_and_shared() {
           t
           T
           Z I
-            eu: P domicile_c02f882c6ce2153d3cffd1bab00c966d:SELECT 1
-            eu: D domicile_c02f882c6ce2153d3cffd1bab00c966d
+            eu: P domicile_8654f43e5d759cd7fee32da0cadcd9ad:SELECT 1
+            eu: D domicile_8654f43e5d759cd7fee32da0cadcd9ad
             eu: S
         B :s | E | S
           2
           D eu
           C SELECT 1
           Z I
-            eu: B :domicile_c02f882c6ce2153d3cffd1bab00c966d
+            eu: B :domicile_8654f43e5d759cd7fee32da0cadcd9ad
             eu: E 
             eu: S
         b> P other:SELECT 1 | B :other | E | S
@@ -60,9 +60,9 @@ fn a_named_statement_is_prepared_where_it_is_needed_and_shared() {
           b: D eu
           b: C SELECT 1
           b: Z I
-            eu: C domicile_c02f882c6ce2153d3cffd1bab00c966d
-            eu: P domicile_c02f882c6ce2153d3cffd1bab00c966d:SELECT 1
-            eu: B :domicile_c02f882c6ce2153d3cffd1bab00c966d
+            eu: C domicile_8654f43e5d759cd7fee32da0cadcd9ad
+            eu: P domicile_8654f43e5d759cd7fee32da0cadcd9ad:SELECT 1
+            eu: B :domicile_8654f43e5d759cd7fee32da0cadcd9ad
             eu: E 
             eu: S
         z> Q BEGIN; SELECT 0
@@ -78,9 +78,9 @@ fn a_named_statement_is_prepared_where_it_is_needed_and_shared() {
           D eu
           C SELECT 1
           Z I
-            eu: P domicile_c02f882c6ce2153d3cffd1bab00c966d:SELECT 1
-            eu: D domicile_c02f882c6ce2153d3cffd1bab00c966d
-            eu: B :domicile_c02f882c6ce2153d3cffd1bab00c966d
+            eu: P domicile_8654f43e5d759cd7fee32da0cadcd9ad:SELECT 1
+            eu: D domicile_8654f43e5d759cd7fee32da0cadcd9ad
+            eu: B :domicile_8654f43e5d759cd7fee32da0cadcd9ad
             eu: D 
             eu: E 
             eu: S
@@ -89,7 +89,7 @@ fn a_named_statement_is_prepared_where_it_is_needed_and_shared() {
           D eu
           C SELECT 1
           Z I
-            eu: B :domicile_c02f882c6ce2153d3cffd1bab00c966d
+            eu: B :domicile_8654f43e5d759cd7fee32da0cadcd9ad
             eu: E 
             eu: S
         z> Q COMMIT
@@ -107,9 +107,9 @@ fn a_named_statement_is_prepared_where_it_is_needed_and_shared() {
           D us
           C SELECT 1
           Z I
-            us: P domicile_c02f882c6ce2153d3cffd1bab00c966d:SELECT 1
-            us: D domicile_c02f882c6ce2153d3cffd1bab00c966d
-            us: B :domicile_c02f882c6ce2153d3cffd1bab00c966d
+            us: P domicile_8654f43e5d759cd7fee32da0cadcd9ad:SELECT 1
+            us: D domicile_8654f43e5d759cd7fee32da0cadcd9ad
+            us: B :domicile_8654f43e5d759cd7fee32da0cadcd9ad
             us: E 
             us: S
     "#]],
@@ -146,7 +146,7 @@ fn names_are_the_sessions_own() {
           1
           E ERROR 42P05: prepared statement "s" already exists
           Z I
-            eu: P domicile_c02f882c6ce2153d3cffd1bab00c966d:SELECT 1
+            eu: P domicile_8654f43e5d759cd7fee32da0cadcd9ad:SELECT 1
             eu: E domicile: no such portal
             eu: S
         P s:SELECT 2 | S
@@ -164,8 +164,8 @@ fn names_are_the_sessions_own() {
           3
           E ERROR 26000: prepared statement "s" does not exist
           Z I
-            eu: P domicile_7a40497d404f2c784b25e64b386e401c:SELECT 2
-            eu: B :domicile_7a40497d404f2c784b25e64b386e401c
+            eu: P domicile_16902ce2ffcb27f8c1d8f7b4ef8a8106:SELECT 2
+            eu: B :domicile_16902ce2ffcb27f8c1d8f7b4ef8a8106
             eu: E 
             eu: E domicile: no such portal
             eu: S
@@ -181,14 +181,14 @@ fn names_are_the_sessions_own() {
         P s:SELECT 1 | S
           1
           Z I
-            eu: C domicile_c02f882c6ce2153d3cffd1bab00c966d
-            eu: P domicile_c02f882c6ce2153d3cffd1bab00c966d:SELECT 1
+            eu: C domicile_8654f43e5d759cd7fee32da0cadcd9ad
+            eu: P domicile_8654f43e5d759cd7fee32da0cadcd9ad:SELECT 1
             eu: S
         P t:SELECT 2 | S
           1
           Z I
-            eu: C domicile_7a40497d404f2c784b25e64b386e401c
-            eu: P domicile_7a40497d404f2c784b25e64b386e401c:SELECT 2
+            eu: C domicile_16902ce2ffcb27f8c1d8f7b4ef8a8106
+            eu: P domicile_16902ce2ffcb27f8c1d8f7b4ef8a8106:SELECT 2
             eu: S
         Q DEALLOCATE s
           C DEALLOCATE
@@ -201,7 +201,7 @@ fn names_are_the_sessions_own() {
           D eu
           C SELECT 1
           Z I
-            eu: B :domicile_7a40497d404f2c784b25e64b386e401c
+            eu: B :domicile_16902ce2ffcb27f8c1d8f7b4ef8a8106
             eu: E 
             eu: S
         Q DISCARD ALL
@@ -240,8 +240,8 @@ fn a_failed_pipeline_leaves_no_statement_that_was_not_parsed() {
           2
           E ERROR 01000: it fails
           Z I
-            eu: P domicile_b79ca85ef23a1a9af270b82080c2aafa:SELECT fail
-            eu: B :domicile_b79ca85ef23a1a9af270b82080c2aafa
+            eu: P domicile_d75edd76a90acb9211bd6aef87106ed4:SELECT fail
+            eu: B :domicile_d75edd76a90acb9211bd6aef87106ed4
             eu: E 
             eu: S
         B :b | S
@@ -267,15 +267,15 @@ fn a_failed_pipeline_leaves_no_statement_that_was_not_parsed() {
             eu: B :
             eu: E 
             eu: S
-            eu: P domicile_c02f882c6ce2153d3cffd1bab00c966d:SELECT 1
-            eu: B :domicile_c02f882c6ce2153d3cffd1bab00c966d
+            eu: P domicile_8654f43e5d759cd7fee32da0cadcd9ad:SELECT 1
+            eu: B :domicile_8654f43e5d759cd7fee32da0cadcd9ad
             eu: E 
             eu: S
         P b2:SELECT 1 | S
           1
           Z I
-            eu: C domicile_c02f882c6ce2153d3cffd1bab00c966d
-            eu: P domicile_c02f882c6ce2153d3cffd1bab00c966d:SELECT 1
+            eu: C domicile_8654f43e5d759cd7fee32da0cadcd9ad
+            eu: P domicile_8654f43e5d759cd7fee32da0cadcd9ad:SELECT 1
             eu: S
         P :SELECT fail | B : | E | P b3:SELECT 1 | C S:b2 | S | B :b3 | S | B :b2 | E | S
           1
@@ -292,7 +292,7 @@ fn a_failed_pipeline_leaves_no_statement_that_was_not_parsed() {
             eu: B :
             eu: E 
             eu: S
-            eu: B :domicile_c02f882c6ce2153d3cffd1bab00c966d
+            eu: B :domicile_8654f43e5d759cd7fee32da0cadcd9ad
             eu: E 
             eu: S
     "#]],
@@ -321,7 +321,7 @@ fn a_failed_transaction_takes_no_statement() {
         P a:SELECT 1 | S
           1
           Z I
-            eu: P domicile_c02f882c6ce2153d3cffd1bab00c966d:SELECT 1
+            eu: P domicile_8654f43e5d759cd7fee32da0cadcd9ad:SELECT 1
             eu: S
         Q BEGIN
           C BEGIN
@@ -340,7 +340,7 @@ fn a_failed_transaction_takes_no_statement() {
         B :a | E | S
           E ERROR 25P02: aborted (says the server)
           Z E
-            eu: B :domicile_c02f882c6ce2153d3cffd1bab00c966d
+            eu: B :domicile_8654f43e5d759cd7fee32da0cadcd9ad
             eu: S
         Q ROLLBACK
           C ROLLBACK

@@ -30,15 +30,15 @@ fn a_backend_keeps_so_many_statements() {
           1
           1
           Z I
-            eu: P domicile_c02f882c6ce2153d3cffd1bab00c966d:SELECT 1
-            eu: P domicile_7a40497d404f2c784b25e64b386e401c:SELECT 2
+            eu: P domicile_8654f43e5d759cd7fee32da0cadcd9ad:SELECT 1
+            eu: P domicile_16902ce2ffcb27f8c1d8f7b4ef8a8106:SELECT 2
             eu: S
         B :a | E | S
           2
           D eu
           C SELECT 1
           Z I
-            eu: B :domicile_c02f882c6ce2153d3cffd1bab00c966d
+            eu: B :domicile_8654f43e5d759cd7fee32da0cadcd9ad
             eu: E 
             eu: S
         P c:SELECT 3 | B :b | E | S
@@ -47,11 +47,11 @@ fn a_backend_keeps_so_many_statements() {
           D eu
           C SELECT 1
           Z I
-            eu: C domicile_7a40497d404f2c784b25e64b386e401c
-            eu: P domicile_c98e20821ad4c014cdbc574e56e98b6a:SELECT 3
-            eu: C domicile_c02f882c6ce2153d3cffd1bab00c966d
-            eu: P domicile_7a40497d404f2c784b25e64b386e401c:SELECT 2
-            eu: B :domicile_7a40497d404f2c784b25e64b386e401c
+            eu: C domicile_16902ce2ffcb27f8c1d8f7b4ef8a8106
+            eu: P domicile_9319f29a04e2e8f53cbab7829a6d64e9:SELECT 3
+            eu: C domicile_8654f43e5d759cd7fee32da0cadcd9ad
+            eu: P domicile_16902ce2ffcb27f8c1d8f7b4ef8a8106:SELECT 2
+            eu: B :domicile_16902ce2ffcb27f8c1d8f7b4ef8a8106
             eu: E 
             eu: S
         P :SELECT fail | B : | E | P d:SELECT 4 | S
@@ -71,9 +71,9 @@ fn a_backend_keeps_so_many_statements() {
           D eu
           C SELECT 1
           Z I
-            eu: B :domicile_c98e20821ad4c014cdbc574e56e98b6a
+            eu: B :domicile_9319f29a04e2e8f53cbab7829a6d64e9
             eu: E 
-            eu: B :domicile_7a40497d404f2c784b25e64b386e401c
+            eu: B :domicile_16902ce2ffcb27f8c1d8f7b4ef8a8106
             eu: E 
             eu: S
     "#]],
@@ -109,8 +109,8 @@ fn constants_are_read_under_the_settings_of_their_parse() {
           1
           1
           Z I
-            eu: P domicile_c9da222ad44cb20342e1e28a94a4844d:SELECT 'now'
-            eu: P domicile_c02f882c6ce2153d3cffd1bab00c966d:SELECT 1
+            eu: P domicile_6eaa5b963034a46bc5fe552e1b81750f:SELECT 'now'
+            eu: P domicile_8654f43e5d759cd7fee32da0cadcd9ad:SELECT 1
             eu: S
         P :SELECT 'now' | S
           1
@@ -127,7 +127,7 @@ fn constants_are_read_under_the_settings_of_their_parse() {
           D eu
           C SELECT 1
           Z I
-            eu: B :domicile_c9da222ad44cb20342e1e28a94a4844d
+            eu: B :domicile_6eaa5b963034a46bc5fe552e1b81750f
             eu: E 
             eu: S
         z> Q BEGIN; SELECT 0
@@ -144,8 +144,8 @@ fn constants_are_read_under_the_settings_of_their_parse() {
           C SELECT 1
           Z I
             eu: Q SELECT pg_catalog.set_config('TimeZone', 'Mars', false)
-            eu: P domicile_c02f882c6ce2153d3cffd1bab00c966d:SELECT 1
-            eu: B :domicile_c02f882c6ce2153d3cffd1bab00c966d
+            eu: P domicile_8654f43e5d759cd7fee32da0cadcd9ad:SELECT 1
+            eu: B :domicile_8654f43e5d759cd7fee32da0cadcd9ad
             eu: E 
             eu: S
         B :a | E | S
@@ -158,13 +158,13 @@ fn constants_are_read_under_the_settings_of_their_parse() {
             eu: B domicile:domicile
             eu: E domicile
             eu: C domicile
-            eu: P domicile_c9da222ad44cb20342e1e28a94a4844d:SELECT 'now'
+            eu: P domicile_6eaa5b963034a46bc5fe552e1b81750f:SELECT 'now'
             eu: C domicile
             eu: P domicile:SELECT pg_catalog.set_config('TimeZone', 'Mars', true)
             eu: B domicile:domicile
             eu: E domicile
             eu: C domicile
-            eu: B :domicile_c9da222ad44cb20342e1e28a94a4844d
+            eu: B :domicile_6eaa5b963034a46bc5fe552e1b81750f
             eu: E 
             eu: S
         P a2:SELECT 'now' | B :a2 | E | S
@@ -173,8 +173,8 @@ fn constants_are_read_under_the_settings_of_their_parse() {
           D eu
           C SELECT 1
           Z I
-            eu: P domicile_69ea58cd8085ca08171a2f252e154460:SELECT 'now'
-            eu: B :domicile_69ea58cd8085ca08171a2f252e154460
+            eu: P domicile_b335fdfab2460e7d549315f1a30a7a45:SELECT 'now'
+            eu: B :domicile_b335fdfab2460e7d549315f1a30a7a45
             eu: E 
             eu: S
         Q SET TimeZone = 'UTC'
@@ -187,7 +187,7 @@ fn constants_are_read_under_the_settings_of_their_parse() {
           D eu
           C SELECT 1
           Z I
-            eu: B :domicile_c9da222ad44cb20342e1e28a94a4844d
+            eu: B :domicile_6eaa5b963034a46bc5fe552e1b81750f
             eu: E 
             eu: S
     "#]],
@@ -216,14 +216,14 @@ fn what_a_statement_leaves_behind_keeps_the_backend_when_it_is_bound() {
         P s:LISTEN x | S
           1
           Z I
-            eu: P domicile_799cc702e23dc67cf795cee520380cc8:LISTEN x
+            eu: P domicile_b02cfaaa0016f954a5cd0f1e958b928c:LISTEN x
             eu: S
         B :s | E | S
           N NOTICE 00000: this session keeps its server connection from now on: LISTEN (HINT)
           2
           C LISTEN
           Z I
-            eu: B :domicile_799cc702e23dc67cf795cee520380cc8
+            eu: B :domicile_b02cfaaa0016f954a5cd0f1e958b928c
             eu: E 
             eu: S
         P t:SELECT 1 | B :t | E | S
@@ -232,8 +232,8 @@ fn what_a_statement_leaves_behind_keeps_the_backend_when_it_is_bound() {
           D eu
           C SELECT 1
           Z I
-            eu: P domicile_a54cd067a430080071c5cf0cd1a21c57:SELECT 1
-            eu: B :domicile_a54cd067a430080071c5cf0cd1a21c57
+            eu: P domicile_146abde0b86d33b4129054b7bab54e99:SELECT 1
+            eu: B :domicile_146abde0b86d33b4129054b7bab54e99
             eu: E 
             eu: S
         B :native | E | S
@@ -290,7 +290,7 @@ fn a_blocked_region_prepares_nothing() {
         P s:SELECT 1 | S
           1
           Z I
-            eu: P domicile_c02f882c6ce2153d3cffd1bab00c966d:SELECT 1
+            eu: P domicile_8654f43e5d759cd7fee32da0cadcd9ad:SELECT 1
             eu: S
         Q RESET helios.region
           C RESET
@@ -307,7 +307,7 @@ fn a_blocked_region_prepares_nothing() {
           D eu
           C SELECT 1
           Z I
-            eu: B :domicile_c02f882c6ce2153d3cffd1bab00c966d
+            eu: B :domicile_8654f43e5d759cd7fee32da0cadcd9ad
             eu: E 
             eu: S
     "#]],
@@ -351,8 +351,8 @@ fn a_statement_returns_what_its_client_was_told() {
           t
           T
           Z I
-            eu: P domicile_87290138a01a90bd266172fc3e29cc5f:SELECT star
-            eu: D domicile_87290138a01a90bd266172fc3e29cc5f
+            eu: P domicile_50287868659689207a72a7ac229e97cf:SELECT star
+            eu: D domicile_50287868659689207a72a7ac229e97cf
             eu: S
         P t:SELECT star 2 | B :t | D P: | E | S
           1
@@ -361,8 +361,8 @@ fn a_statement_returns_what_its_client_was_told() {
           D eu
           C SELECT 1
           Z I
-            eu: P domicile_9f909cabe82a68345dd3ef6042c8dda2:SELECT star 2
-            eu: B :domicile_9f909cabe82a68345dd3ef6042c8dda2
+            eu: P domicile_e5c039512b28d0bbd33333df34b7f981:SELECT star 2
+            eu: B :domicile_e5c039512b28d0bbd33333df34b7f981
             eu: D 
             eu: E 
             eu: S
@@ -378,9 +378,9 @@ fn a_statement_returns_what_its_client_was_told() {
           D eu
           C SELECT 1
           Z I
-            eu: P domicile_87290138a01a90bd266172fc3e29cc5f:SELECT star
-            eu: D domicile_87290138a01a90bd266172fc3e29cc5f
-            eu: B :domicile_87290138a01a90bd266172fc3e29cc5f
+            eu: P domicile_50287868659689207a72a7ac229e97cf:SELECT star
+            eu: D domicile_50287868659689207a72a7ac229e97cf
+            eu: B :domicile_50287868659689207a72a7ac229e97cf
             eu: E 
             eu: S
         B :s | E | S
@@ -388,7 +388,7 @@ fn a_statement_returns_what_its_client_was_told() {
           D eu
           C SELECT 1
           Z I
-            eu: B :domicile_87290138a01a90bd266172fc3e29cc5f
+            eu: B :domicile_50287868659689207a72a7ac229e97cf
             eu: E 
             eu: S
         B :t | E | S
@@ -396,9 +396,9 @@ fn a_statement_returns_what_its_client_was_told() {
           D eu
           C SELECT 1
           Z I
-            eu: P domicile_9f909cabe82a68345dd3ef6042c8dda2:SELECT star 2
-            eu: D domicile_9f909cabe82a68345dd3ef6042c8dda2
-            eu: B :domicile_9f909cabe82a68345dd3ef6042c8dda2
+            eu: P domicile_e5c039512b28d0bbd33333df34b7f981:SELECT star 2
+            eu: D domicile_e5c039512b28d0bbd33333df34b7f981
+            eu: B :domicile_e5c039512b28d0bbd33333df34b7f981
             eu: E 
             eu: S
         z> Q COMMIT
@@ -412,22 +412,22 @@ fn a_statement_returns_what_its_client_was_told() {
         B :s | E | S
           E ERROR 0A000: cached plan must not change result type
           Z I
-            eu: B :domicile_87290138a01a90bd266172fc3e29cc5f
+            eu: B :domicile_50287868659689207a72a7ac229e97cf
             eu: S
         B :s | E | S
           E ERROR 0A000: cached plan must not change result type
           Z I
-            eu: C domicile_87290138a01a90bd266172fc3e29cc5f
-            eu: P domicile_87290138a01a90bd266172fc3e29cc5f:SELECT star
-            eu: D domicile_87290138a01a90bd266172fc3e29cc5f
+            eu: C domicile_50287868659689207a72a7ac229e97cf
+            eu: P domicile_50287868659689207a72a7ac229e97cf:SELECT star
+            eu: D domicile_50287868659689207a72a7ac229e97cf
             eu: E domicile: no such portal
             eu: S
         B :t | E | S
           E ERROR 0A000: cached plan must not change result type
           Z I
-            eu: C domicile_9f909cabe82a68345dd3ef6042c8dda2
-            eu: P domicile_9f909cabe82a68345dd3ef6042c8dda2:SELECT star 2
-            eu: D domicile_9f909cabe82a68345dd3ef6042c8dda2
+            eu: C domicile_e5c039512b28d0bbd33333df34b7f981
+            eu: P domicile_e5c039512b28d0bbd33333df34b7f981:SELECT star 2
+            eu: D domicile_e5c039512b28d0bbd33333df34b7f981
             eu: E domicile: no such portal
             eu: S
         P u:SELECT star | D S:u | S
@@ -435,24 +435,24 @@ fn a_statement_returns_what_its_client_was_told() {
           t
           T
           Z I
-            eu: C domicile_87290138a01a90bd266172fc3e29cc5f
-            eu: P domicile_87290138a01a90bd266172fc3e29cc5f:SELECT star
-            eu: D domicile_87290138a01a90bd266172fc3e29cc5f
+            eu: C domicile_50287868659689207a72a7ac229e97cf
+            eu: P domicile_50287868659689207a72a7ac229e97cf:SELECT star
+            eu: D domicile_50287868659689207a72a7ac229e97cf
             eu: S
         B :u | E | S
           2
           D eu
           C SELECT 1
           Z I
-            eu: B :domicile_87290138a01a90bd266172fc3e29cc5f
+            eu: B :domicile_50287868659689207a72a7ac229e97cf
             eu: E 
             eu: S
         B :s | E | S
           E ERROR 0A000: cached plan must not change result type
           Z I
-            eu: C domicile_87290138a01a90bd266172fc3e29cc5f
-            eu: P domicile_87290138a01a90bd266172fc3e29cc5f:SELECT star
-            eu: D domicile_87290138a01a90bd266172fc3e29cc5f
+            eu: C domicile_50287868659689207a72a7ac229e97cf
+            eu: P domicile_50287868659689207a72a7ac229e97cf:SELECT star
+            eu: D domicile_50287868659689207a72a7ac229e97cf
             eu: E domicile: no such portal
             eu: S
         z> Q BEGIN; SELECT 0
@@ -467,18 +467,18 @@ fn a_statement_returns_what_its_client_was_told() {
           D eu
           C SELECT 1
           Z I
-            eu: C domicile_87290138a01a90bd266172fc3e29cc5f
-            eu: P domicile_87290138a01a90bd266172fc3e29cc5f:SELECT star
-            eu: D domicile_87290138a01a90bd266172fc3e29cc5f
-            eu: B :domicile_87290138a01a90bd266172fc3e29cc5f
+            eu: C domicile_50287868659689207a72a7ac229e97cf
+            eu: P domicile_50287868659689207a72a7ac229e97cf:SELECT star
+            eu: D domicile_50287868659689207a72a7ac229e97cf
+            eu: B :domicile_50287868659689207a72a7ac229e97cf
             eu: E 
             eu: S
         B :s | E | S
           E ERROR 0A000: cached plan must not change result type
           Z I
-            eu: C domicile_87290138a01a90bd266172fc3e29cc5f
-            eu: P domicile_87290138a01a90bd266172fc3e29cc5f:SELECT star
-            eu: D domicile_87290138a01a90bd266172fc3e29cc5f
+            eu: C domicile_50287868659689207a72a7ac229e97cf
+            eu: P domicile_50287868659689207a72a7ac229e97cf:SELECT star
+            eu: D domicile_50287868659689207a72a7ac229e97cf
             eu: E domicile: no such portal
             eu: S
     "#]],

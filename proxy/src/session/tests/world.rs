@@ -506,7 +506,7 @@ fn prefix(name: &str) -> String {
 
 fn parameters(target: TargetSessionAttrs) -> Arc<Parameters> {
     let standby = target.is_for_standbys().then_some(("in_hot_standby", "on"));
-    Arc::new([("TimeZone", "UTC")].into_iter().chain(standby).collect())
+    Arc::new([("TimeZone", "UTC"), ("standard_conforming_strings", "on")].into_iter().chain(standby).collect())
 }
 
 /// Why a backend can not be opened.
