@@ -9,6 +9,8 @@ use fastrand::Rng;
 use crate::server::{Server, Status};
 use crate::wire::{Message, Reply, Stream};
 
+/// How the names of clients begin whose statements take their time, and so what they ask for.
+pub const SLOW: char = 'y';
 /// Answers that a client lets stand out before it says more.
 const OUTSTANDING_MAX: usize = 3;
 
@@ -26,6 +28,12 @@ pub struct Client {
     roams: bool,
     /// It is in session mode.
     keeps_server: bool,
+    /// Its statements take their time, and it may cancel them.
+    pub takes_its_time: bool,
+    /// How often it has asked for that, less those that it was told of.
+    pub cancels: usize,
+    /// The process ID and the secret that it was told.
+    key: Option<(u32, u32)>,
     said: usize,
     /// What it has said and heard, for a failure.
     pub log: Vec<String>,
@@ -40,6 +48,9 @@ fn alike(expected: &Reply, heard: &Reply) -> bool {
 impl Client {
     pub fn new(name: String, session: SessionKey, reference: Server, roams: bool, keeps_server: bool) -> Self {
         Self {
+            takes_its_time: name.starts_with(SLOW),
+            cancels: 0,
+            key: None,
             name,
             session,
             unsent: VecDeque::new(),
@@ -53,6 +64,11 @@ impl Client {
             said: 0,
             log: Vec::new(),
         }
+    }
+
+    /// The process ID and the secret that it was told, once it was.
+    pub fn key(&self) -> Option<(u32, u32)> {
+        self.key
     }
 
     /// Whether everything it has asked for has been answered.
@@ -99,6 +115,9 @@ impl Client {
     /// Says something: one unit of messages, up to its ReadyForQuery.
     pub fn speak(&mut self, rng: &mut Rng) {
         let tag = self.tag();
+        if self.takes_its_time {
+            return self.say(&m::query(&format!("SELECT '{tag}'")));
+        }
         let bytes = if rng.u8(..10) < 5 { self.simple(rng, &tag) } else { self.extended(rng, &tag) };
         self.say(&bytes);
     }
@@ -210,6 +229,9 @@ impl Client {
         self.incoming.push(bytes);
         while let Some(message) = self.incoming.next() {
             if message.tag == b'K' {
+                let number =
+                    |at: usize| message.body.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes);
+                self.key = number(0).zip(number(4));
                 continue;
             }
             let heard = Reply::decode(&message);
@@ -221,6 +243,12 @@ impl Client {
                 {
                     self.open = false;
                     self.expected.clear();
+                }
+                Reply::Error { fatal: false, ref code, .. } if code == "57014" && self.cancels > 0 => {
+                    self.cancels -= 1;
+                    while self.expected.front().is_some_and(|reply| !matches!(reply, Reply::Ready(_))) {
+                        self.expected.pop_front();
+                    }
                 }
                 heard => {
                     let expected = self.expected.pop_front();

@@ -6,14 +6,16 @@
 //!
 //! * a server gets a new session only at rest and without anything of the last one (invariants I1, I2, I4, I5);
 //! * every statement runs in the region that its session is in, which the rows tell (R1, R2), and at most once (I9);
-//! * answers come in order, none twice, none for another client (I7, I8), and statuses are the reference's (I3).
+//! * answers come in order, none twice, none for another client (I7, I8), and statuses are the reference's (I3);
+//! * who is cancelled has asked for it, and a server with a request on its way to it is lent to nobody else (I6).
 //!
 //! A run ends without losses: everything that was asked must be answered then, and the counts of backends must agree (I13, I14).
-//! Of the invariants that need a clock, a kernel or a peer that breaks the protocol (I6, I10–I12, I15–I18) nothing is shown here;
+//! Of the invariants that need a clock, a kernel or a peer that breaks the protocol (I10–I12, I15–I18) nothing is shown here;
 //! transcripts and the end-to-end tests do that.
 //!
 //! `SEED=n` plays one seed, `SEEDS=n` that many; `cargo xtask sim` does the same.
 
+mod cancels;
 mod client;
 mod server;
 mod wire;

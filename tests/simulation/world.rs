@@ -6,16 +6,19 @@ use std::time::{Duration, Instant};
 
 use domicile::policy::{BindSource, NoRegion, Policy, RegionSource, Source, Unbound};
 use domicile::pool::{
-    BackendInfo, BackendKey, NodeIdentity, OpenRequest, OpenTicket, Parameters, PoolMode, Quotas, Settings, StatePolicy,
+    BackendInfo, BackendKey, NodeIdentity, OpenError, OpenRequest, OpenTicket, Parameters, PoolMode, Quotas, Settings,
+    StatePolicy,
 };
 use domicile::region::RegionId;
 use domicile::session::{Core, CoreSettings, Counters, Identity, Login, Output, Outputs, Payload, SessionKey};
 use domicile::table::Publisher;
+use domicile::wire::CancelSecret;
 use fastrand::Rng;
 
-use crate::client::Client;
+use crate::cancels::UnderWay;
+use crate::client::{Client, SLOW};
 use crate::server::{Place, Server};
-use crate::wire::Stream;
+use crate::wire::{Message, Stream};
 
 const REGIONS: [&str; 2] = ["eu", "us"];
 const CLIENTS: usize = 5;
@@ -32,7 +35,7 @@ pub struct Setup {
 }
 
 /// A backend: the server, and what is on its way to and from it.
-struct Backend {
+pub struct Backend {
     server: Server,
     region: &'static str,
     /// Bytes of the core that the server has not got yet.
@@ -43,23 +46,68 @@ struct Backend {
     /// Bytes of the server that the core has not got yet.
     said: VecDeque<u8>,
     owner: Option<SessionKey>,
+    /// A Query that takes its time. What is behind it waits.
+    running: Option<Message>,
+    /// What it was opened for.
+    request: OpenRequest,
+}
+
+impl Backend {
+    /// Takes in what has come, up to a Query that takes its time.
+    fn work(&mut self) {
+        while self.running.is_none()
+            && let Some(message) = self.stream.next()
+        {
+            let is_slow = message.tag == b'Q' && message.body.windows(2).any(|two| two == [b'\'', SLOW as u8]);
+            if is_slow {
+                self.running = Some(message);
+            } else {
+                self.server.message(&message);
+            }
+        }
+        for reply in self.server.take_flushed() {
+            self.said.extend(reply.encode());
+        }
+    }
+
+    /// What has taken its time is done.
+    fn finish(&mut self) {
+        if let Some(message) = self.running.take() {
+            self.server.message(&message);
+            self.work();
+        }
+    }
+
+    /// A cancel request has come. One that comes while nothing runs changes nothing.
+    pub fn is_cancelled(&mut self) {
+        if self.running.take().is_some() {
+            self.server.cancel();
+            self.work();
+        }
+    }
 }
 
 pub struct World {
     setup: Setup,
-    core: Core,
+    pub core: Core,
     counters: Arc<Counters>,
     publisher: Publisher<Policy>,
     source: Source,
     settings: CoreSettings,
-    rng: Rng,
+    pub rng: Rng,
     now: Instant,
-    out: Outputs,
+    pub out: Outputs,
     nodes: Arc<[Arc<NodeIdentity>]>,
-    backends: BTreeMap<(u32, u32), (BackendKey, Backend)>,
+    pub backends: BTreeMap<(u32, u32), (BackendKey, Backend)>,
     opening: Vec<(OpenTicket, OpenRequest)>,
-    clients: Vec<Client>,
+    pub clients: Vec<Client>,
+    /// Cancel requests that were sent to servers.
+    pub cancels: Vec<UnderWay>,
+    /// Keys of clients that are gone.
+    pub gone: Vec<(u32, u32)>,
     born: usize,
+    /// Servers that were opened.
+    opened: u32,
     /// How often something was written, and how often clients have asked for that.
     written: HashMap<String, usize>,
     asked: HashMap<String, usize>,
@@ -155,7 +203,10 @@ impl World {
             backends: BTreeMap::new(),
             opening: Vec::new(),
             clients: Vec::new(),
+            cancels: Vec::new(),
+            gone: Vec::new(),
             born: 0,
+            opened: 0,
             written: HashMap::new(),
             asked: HashMap::new(),
             steps: 0,
@@ -163,7 +214,7 @@ impl World {
     }
 
     /// Ends the run with all that is known of one client.
-    fn fail(&self, why: &str, client: Option<&String>) -> ! {
+    pub fn fail(&self, why: &str, client: Option<&String>) -> ! {
         let of_client = self.clients.iter().find(|known| Some(&known.name) == client);
         let log = of_client.map_or_else(String::new, |client| {
             let from = client.log.len().saturating_sub(60);
@@ -176,7 +227,10 @@ impl World {
     /// One thing happens. `talks`: clients go on saying new things.
     fn step(&mut self, talks: bool) {
         self.steps += 1;
-        match self.rng.u8(..16) {
+        match self.rng.u8(..19) {
+            16 if self.rng.bool() => self.finish_something(),
+            17 if talks && self.rng.u8(..3) == 0 => self.ask_for_cancel(),
+            18 => self.deliver_cancel(),
             0 | 1 if talks => self.talk(),
             0..=3 => self.deliver_from_client(),
             4..=6 => self.deliver_to_server(),
@@ -193,6 +247,14 @@ impl World {
             _ if self.losses && talks && self.rng.u8(..24) == 0 => self.lose_something(),
             _ if !talks => self.finish_transactions(),
             _ => {}
+        }
+    }
+
+    /// A statement that has taken its time is done.
+    fn finish_something(&mut self) {
+        let Some(id) = self.some_backend(|backend| backend.running.is_some()) else { return };
+        if let Some((_, backend)) = self.backends.get_mut(&id) {
+            backend.finish();
         }
     }
 
@@ -236,11 +298,13 @@ impl World {
         let served_by = REGIONS.iter().map(|region| ((*region).to_owned(), (*region).to_owned())).collect();
         let reference = Server::reference(start, served_by, &startup);
         let told = Arc::new(parameters(&reference));
-        let login = Login { identity, told, before: Default::default(), secret: Default::default() };
+        let secret = CancelSecret::from(&self.rng.u32(..).to_be_bytes()[..]);
+        let login = Login { identity, told, before: Default::default(), secret };
         let roams = self.setup.mode == PoolMode::Transaction && self.rng.bool();
+        let kind = if self.rng.u8(..3) == 0 { SLOW } else { 'c' };
         let session = self.core.client_ready(login, self.now, &mut self.out);
         self.clients.push(Client::new(
-            format!("c{}", self.born),
+            format!("{kind}{}", self.born),
             session,
             reference,
             roams,
@@ -278,12 +342,7 @@ impl World {
         let bytes: Vec<u8> = backend.queue.drain(..count).collect();
         backend.flushed = backend.queue.is_empty();
         backend.stream.push(&bytes);
-        while let Some(message) = backend.stream.next() {
-            backend.server.message(&message);
-        }
-        for reply in backend.server.take_flushed() {
-            backend.said.extend(reply.encode());
-        }
+        backend.work();
         let written = std::mem::take(&mut backend.server.written);
         for tag in written {
             let written = self.written.entry(tag.clone()).or_default();
@@ -317,6 +376,15 @@ impl World {
             return;
         }
         let (ticket, request) = self.opening.swap_remove(self.rng.usize(..self.opening.len()));
+        // A connection that cannot be opened is noticed by nobody as long as there is another one to wait for.
+        let has_others = self.backends.values().any(|(_, backend)| backend.request == request);
+        if has_others && self.rng.u8(..4) == 0 {
+            let node = self.nodes[request.region.index()].name.clone();
+            let error = OpenError::Protocol { node, text: "it fails".to_owned() };
+            self.core.backend_failed(ticket, error, &mut self.out);
+            return self.carry_out(&[]);
+        }
+        self.opened += 1;
         let region = REGIONS[request.region.index()];
         let startup: Vec<(String, String)> =
             request.settings.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
@@ -325,8 +393,8 @@ impl World {
             node: self.nodes[request.region.index()].clone(),
             route: Arc::default(),
             parameters: Arc::new(parameters(&server)),
-            process_id: 1,
-            secret: Default::default(),
+            process_id: 1000 + self.opened,
+            secret: CancelSecret::from(&[1, 2, 3, 4][..]),
         };
         if let Some(key) = self.core.backend_opened(ticket, info, &mut self.out) {
             let backend = Backend {
@@ -337,6 +405,8 @@ impl World {
                 flushed: false,
                 said: VecDeque::new(),
                 owner: None,
+                running: None,
+                request,
             };
             self.backends.insert((key.index, key.generation), (key, backend));
         }
@@ -351,6 +421,7 @@ impl World {
         } else {
             let Some(at) = self.some(|client| client.open) else { return };
             let client = self.clients.swap_remove(at);
+            self.gone.extend(client.key());
             self.core.frontend_closed(client.session, &mut self.out);
         }
         self.carry_out(&[]);
@@ -363,7 +434,7 @@ impl World {
     }
 
     /// Does what the core wants done.
-    fn carry_out(&mut self, chunk: &[u8]) {
+    pub fn carry_out(&mut self, chunk: &[u8]) {
         let mut chunk = chunk;
         while !self.out.is_empty() {
             for output in std::mem::take(&mut self.out) {
@@ -416,6 +487,9 @@ impl World {
     fn send(&mut self, key: BackendKey, bytes: &[u8]) {
         let id = (key.index, key.generation);
         let owner = self.clients.iter().map(|client| client.session).find(|session| self.core.is_serving(key, *session));
+        if let Some(owner) = owner {
+            self.judge_loan(key, owner);
+        }
         let Some((_, backend)) = self.backends.get_mut(&id) else { return };
         if owner.is_some() && owner != backend.owner {
             let server = &backend.server;
@@ -440,6 +514,8 @@ impl World {
             }
         }
         self.opening.is_empty()
+            && self.cancels.is_empty()
+            && self.backends.values().all(|(_, backend)| backend.running.is_none())
             && self.clients.iter().all(Client::is_answered)
             && self.backends.values().all(|(_, backend)| backend.queue.is_empty() && backend.said.is_empty() && !backend.flushed)
     }

@@ -198,6 +198,12 @@ impl Server {
         }
     }
 
+    /// The Query that is running is cancelled.
+    pub fn cancel(&mut self) {
+        self.fail(Reply::error("57014", "canceling statement due to user request"));
+        self.ready();
+    }
+
     fn say(&mut self, reply: Reply) {
         self.out.push(reply);
     }
