@@ -74,6 +74,8 @@ pub(super) struct Session {
     pub(super) greeting: Option<Bytes>,
     /// The key by which its statements are cancelled.
     pub(super) process_id: u32,
+    /// Replies that its backends were asked for so far; those that are owed now are the last of them.
+    pub(super) asked: u64,
     pub(super) secret: CancelSecret,
     /// The settings as the client knows them.
     pub(super) told: Arc<Parameters>,
@@ -173,6 +175,7 @@ impl Session {
             identity: login.identity,
             greeting: Some(login.before),
             process_id: 0,
+            asked: 0,
             secret: login.secret,
             told: login.told,
             start_settings: None,

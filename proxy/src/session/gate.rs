@@ -265,6 +265,7 @@ impl Common {
         }
         backend.was_asked(kind, first, own, self.now);
         session.owed += 1;
+        session.asked += 1;
         session.unready += usize::from(matches!(kind, Kind::Query | Kind::FunctionCall | Kind::Sync));
         match kind {
             Kind::Sync => {

@@ -51,6 +51,8 @@ pub struct Pin {
     pub cause: Cause,
     /// When.
     pub since: Instant,
+    /// How many replies the session had asked for when something was left behind last.
+    asked: u64,
 }
 
 impl Cause {
@@ -178,10 +180,13 @@ impl Common {
             // transaction may be prepared (`PREPARE TRANSACTION`).
             backend.spoiled |= matches!(cause, Cause::Library | Cause::TemporaryTable);
         }
+        if let Some(pin) = &mut session.pin {
+            pin.asked = session.asked;
+        }
         if session.keeps_backend() || self.settings.session_state != StatePolicy::Pin {
             return;
         }
-        session.pin = Some(Pin { cause, since: self.now });
+        session.pin = Some(Pin { cause, since: self.now, asked: session.asked });
         self.counters.pins_total.add(1);
         if self.settings.pin_notice {
             let message = format!("this session keeps its server connection from now on: {}", cause.as_str());
@@ -231,6 +236,8 @@ pub(super) fn completed(found: &mut Backend, session: &mut Session, tag: &[u8]) 
         session.deallocate(None);
     }
     if discards {
-        session.pin = None;
+        // What was sent behind it has not been discarded.
+        let asked = (session.asked + 1).saturating_sub(session.owed as u64);
+        session.pin = session.pin.filter(|pin| pin.asked >= asked);
     }
 }

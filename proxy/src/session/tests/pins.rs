@@ -520,3 +520,41 @@ fn deallocate_knows_whose_a_statement_is() {
     "#]],
     );
 }
+
+#[test]
+fn what_is_sent_behind_discard_all_is_not_discarded() {
+    check(
+        Setup { size: 1, ..transaction_mode() },
+        "
+        Q SET helios.region = 'eu'
+        Q LISTEN x
+        Q DISCARD ALL | P :CREATE TEMP TABLE t (a int) | B : | E | S
+        Q SELECT 1
+        Q DISCARD ALL
+    ",
+        expect![[r#"
+        Q SET helios.region = 'eu'
+          C SET
+          Z I
+        Q LISTEN x
+          N NOTICE 00000: this session keeps its server connection from now on: LISTEN (HINT)
+          C LISTEN
+          Z I
+            eu: Q LISTEN x
+        Q DISCARD ALL | P :CREATE TEMP TABLE t (a int) | B : | E | S
+          C DISCARD ALL
+          Z I
+          audit: denied "" at Parse by residency.unbound
+          E ERROR 42000: blocked: no region is set for this session
+          Z I
+            eu: Q DISCARD ALL
+        Q SELECT 1
+          audit: denied "" at Query by residency.unbound
+          E ERROR 42000: blocked: no region is set for this session
+          Z I
+        Q DISCARD ALL
+          C DISCARD ALL
+          Z I
+    "#]],
+    );
+}
