@@ -2,7 +2,7 @@
 
 use expect_test::expect;
 
-use super::world::{Setup, check, transaction_mode};
+use super::world::{Setup, bound_to, check, transaction_mode};
 use crate::pool::StatePolicy;
 
 /// One backend for all.
@@ -524,18 +524,14 @@ fn deallocate_knows_whose_a_statement_is() {
 #[test]
 fn what_is_sent_behind_discard_all_is_not_discarded() {
     check(
-        Setup { size: 1, ..transaction_mode() },
+        Setup { size: 1, source: bound_to(&["eu"]), ..transaction_mode() },
         "
-        Q SET helios.region = 'eu'
         Q LISTEN x
         Q DISCARD ALL | P :CREATE TEMP TABLE t (a int) | B : | E | S
         Q SELECT 1
         Q DISCARD ALL
     ",
         expect![[r#"
-        Q SET helios.region = 'eu'
-          C SET
-          Z I
         Q LISTEN x
           N NOTICE 00000: this session keeps its server connection from now on: LISTEN (HINT)
           C LISTEN
@@ -544,17 +540,26 @@ fn what_is_sent_behind_discard_all_is_not_discarded() {
         Q DISCARD ALL | P :CREATE TEMP TABLE t (a int) | B : | E | S
           C DISCARD ALL
           Z I
-          audit: denied "" at Parse by residency.unbound
-          E ERROR 42000: blocked: no region is set for this session
+          1
+          2
+          C CREATE
           Z I
             eu: Q DISCARD ALL
+            eu: P :CREATE TEMP TABLE t (a int)
+            eu: B :
+            eu: E 
+            eu: S
         Q SELECT 1
-          audit: denied "" at Query by residency.unbound
-          E ERROR 42000: blocked: no region is set for this session
+          T
+          D eu
+          C SELECT 1
           Z I
+            eu: Q SELECT 1
         Q DISCARD ALL
           C DISCARD ALL
           Z I
+            eu: Q DISCARD ALL
+            eu: closed: Terminate
     "#]],
     );
 }
