@@ -76,6 +76,8 @@ pub(super) struct Session {
     pub(super) process_id: u32,
     /// Replies that its backends were asked for so far; those that are owed now are the last of them.
     pub(super) asked: u64,
+    /// How many that were when DISCARD ALL was sent last.
+    pub(super) discarded_at: u64,
     pub(super) secret: CancelSecret,
     /// The settings as the client knows them.
     pub(super) told: Arc<Parameters>,
@@ -176,6 +178,7 @@ impl Session {
             greeting: Some(login.before),
             process_id: 0,
             asked: 0,
+            discarded_at: 0,
             secret: login.secret,
             told: login.told,
             start_settings: None,

@@ -162,6 +162,7 @@ impl Common {
                 let has_set = session.start_settings.as_ref().is_some_and(|start| *start != session.told);
                 if session.backend.is_some() && stays || resets && has_set {
                     session.clearing |= !resets;
+                    session.discarded_at = if resets { session.discarded_at } else { session.asked + 1 };
                     return self.run_on_backend(session, &statement.text, None, out);
                 }
                 let answer = backend::command_complete(if resets { "RESET" } else { "DISCARD ALL" });

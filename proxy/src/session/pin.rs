@@ -180,10 +180,12 @@ impl Common {
             // transaction may be prepared (`PREPARE TRANSACTION`).
             backend.spoiled |= matches!(cause, Cause::Library | Cause::TemporaryTable);
         }
+        // What was left behind before a DISCARD ALL that is under way, keeps nothing any more.
+        let is_first = session.pin.is_none_or(|pin| pin.asked < session.discarded_at);
         if let Some(pin) = &mut session.pin {
             pin.asked = session.asked;
         }
-        if session.keeps_backend() || self.settings.session_state != StatePolicy::Pin {
+        if session.mode == PoolMode::Session || !is_first || self.settings.session_state != StatePolicy::Pin {
             return;
         }
         session.pin = Some(Pin { cause, since: self.now, asked: session.asked });

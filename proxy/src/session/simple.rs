@@ -182,6 +182,9 @@ impl Common {
             self.leaves_behind(session, key, cause, out);
         }
         session.clearing |= facts.statements.iter().any(|statement| clears_names(&statement.kind));
+        if facts.statements.iter().any(|statement| statement.kind == sql::Kind::DiscardAll) {
+            session.discarded_at = session.asked + 1;
+        }
         session.committing |= facts.statements.iter().any(|statement| ends_with_commit(&statement.kind));
         let mut script = Script::default();
         let mut blanked = Vec::new();

@@ -2,7 +2,7 @@
 
 use expect_test::expect;
 
-use super::world::{Setup, bound_to, check, transaction_mode};
+use super::world::{Cut, Setup, World, bound_to, check, transaction_mode};
 use crate::pool::StatePolicy;
 
 /// One backend for all.
@@ -523,15 +523,18 @@ fn deallocate_knows_whose_a_statement_is() {
 
 #[test]
 fn what_is_sent_behind_discard_all_is_not_discarded() {
-    check(
-        Setup { size: 1, source: bound_to(&["eu"]), ..transaction_mode() },
+    let setup = Setup { size: 1, source: bound_to(&["eu"]), ..transaction_mode() };
+    // Byte by byte the connection has been given back in between.
+    let said = World::new(&setup).play(
         "
         Q LISTEN x
         Q DISCARD ALL | P :CREATE TEMP TABLE t (a int) | B : | E | S
         Q SELECT 1
         Q DISCARD ALL
     ",
-        expect![[r#"
+        Cut::Whole,
+    );
+    expect![[r#"
         Q LISTEN x
           N NOTICE 00000: this session keeps its server connection from now on: LISTEN (HINT)
           C LISTEN
@@ -541,6 +544,7 @@ fn what_is_sent_behind_discard_all_is_not_discarded() {
           C DISCARD ALL
           Z I
           1
+          N NOTICE 00000: this session keeps its server connection from now on: temporary table (HINT)
           2
           C CREATE
           Z I
@@ -560,6 +564,6 @@ fn what_is_sent_behind_discard_all_is_not_discarded() {
           Z I
             eu: Q DISCARD ALL
             eu: closed: Terminate
-    "#]],
-    );
+    "#]]
+    .assert_eq(&said);
 }
