@@ -65,13 +65,34 @@ pub struct Socket {
     pub verified: u64,
     /// The node that its peer is, once verified.
     pub node: u32,
-    /// Packets that it has sent.
-    pub packets: u32,
     /// Whether it has sent a packet that was dropped.
     pub dropped: u32,
-    /// Always zero.
-    pub reserved: u32,
+    /// What it has sent.
+    pub sent: Traffic,
+    /// What it has received.
+    pub received: Traffic,
 }
+
+/// Packets of a socket in one direction. They are added to map `flows` one by one at first, then [`BATCH`] at a time, and at its end: a
+/// look-up in a hash table for each would be the greater part of what a packet costs.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Traffic {
+    /// Packets so far.
+    pub packets: u64,
+    /// Packets that `flows` does not know of yet.
+    pub uncounted: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl Traffic {
+    /// Nothing yet.
+    pub const NONE: Self = Self { packets: 0, uncounted: 0, bytes: 0 };
+}
+
+/// See [`Traffic`].
+pub const BATCH: u64 = 64;
 
 /// Key of map `allow` (LPM trie), behind the length of its prefix in bits.
 #[repr(C)]
@@ -342,7 +363,7 @@ mod user {
 
 const _: () = {
     assert!(size_of::<Tag>() == 24);
-    assert!(size_of::<Socket>() == 48);
+    assert!(size_of::<Socket>() == 88);
     assert!(size_of::<Destination>() == 20);
     assert!(size_of::<Targets>() == 128);
     assert!(size_of::<FlowKey>() == 20);

@@ -4,7 +4,9 @@ use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::{bpf_get_current_pid_tgid, bpf_get_socket_cookie, bpf_ktime_get_ns};
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::programs::SockAddrContext;
-use domicile_ebpf_abi::{CONTROL, Destination, Direction, Event, Flow, FlowKey, Hook, NO_WORKER, TARGETS, Tag, Verdict};
+use domicile_ebpf_abi::{
+    BATCH, CONTROL, Destination, Direction, Event, Flow, FlowKey, Hook, NO_WORKER, Socket, TARGETS, Tag, Traffic, Verdict,
+};
 
 use crate::maps::{ALLOW, EVENTS, FLOWS, known};
 
@@ -58,6 +60,36 @@ pub fn count(key: FlowKey, flows: u64, packets: u64, bytes: u64) {
         // That it is full loses a count, and no packet.
         let _ = FLOWS.insert(&key, Flow { flows, packets, bytes }, 0);
     }
+}
+
+/// Notes a packet of a socket, and adds what it is time for to the counters.
+#[inline(always)]
+pub fn note(traffic: &mut Traffic, key: FlowKey, flows: u64, bytes: u64) {
+    traffic.packets += 1;
+    traffic.uncounted += 1;
+    traffic.bytes += bytes;
+    if flows > 0 || traffic.packets <= BATCH || traffic.uncounted >= BATCH {
+        settle(traffic, key, flows);
+    }
+}
+
+/// Adds what has not been counted yet.
+#[inline(always)]
+pub fn settle(traffic: &mut Traffic, key: FlowKey, flows: u64) {
+    if flows == 0 && traffic.uncounted == 0 {
+        return;
+    }
+    count(key, flows, traffic.uncounted, traffic.bytes);
+    traffic.uncounted = 0;
+    traffic.bytes = 0;
+}
+
+/// Whose packets of a socket are counted, in one direction.
+#[inline(always)]
+pub fn passed(state: &Socket, direction: Direction) -> FlowKey {
+    // Before its first packet is sent it is not known which node the peer is.
+    let node = if state.verified == 0 { state.tag.node } else { state.node };
+    FlowKey { region: state.tag.region, node, worker: state.tag.worker, direction, verdict: Verdict::passed }
 }
 
 /// Decides on a connect(2), or a datagram without a connection, to `address`: 1 lets it through, 0 is EPERM.

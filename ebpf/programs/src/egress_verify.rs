@@ -9,12 +9,12 @@ use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
 use domicile_ebpf_abi::{Direction, FlowKey, Hook, Socket, Verdict};
 
-use crate::decide::{Address, count, mapped, target, tell};
+use crate::decide::{Address, count, mapped, note, passed, target, tell};
 use crate::maps::{NODES_BY_NUMBER, POLICY, known};
 
 const AF_INET: u32 = 2;
 /// A socket's round-trip time is noted once in so many packets.
-const SAMPLED: u32 = 64;
+const SAMPLED: u64 = 64;
 
 #[cgroup_skb(egress)]
 pub fn egress_verify(ctx: SkBuffContext) -> i32 {
@@ -37,38 +37,32 @@ pub fn egress_verify(ctx: SkBuffContext) -> i32 {
     // SAFETY: not null, so the kernel has it; it is written by the CPU that has the socket.
     let state = unsafe { &mut *state };
     let generation = POLICY.get(0).map_or(0, |policy| policy.generation);
-    let tag = state.tag;
     let mut flows = 0;
-    let verdict = if state.verified == generation && generation != 0 {
-        Verdict::passed
-    } else {
+    if state.verified != generation || generation == 0 {
         let (address, port) = peer(socket);
-        match target(tag.region, address, port) {
-            Some(node) => {
-                flows = (state.verified == 0) as u64;
-                state.verified = generation;
-                state.node = node;
-                Verdict::passed
+        let tag = state.tag;
+        let Some(node) = target(tag.region, address, port) else {
+            state.verified = 0;
+            if state.dropped == 0 {
+                state.dropped = 1;
+                flows = 1;
+                tell(&ctx, &tag, Hook::egress, address, port, 0);
             }
-            None => {
-                state.verified = 0;
-                if state.dropped == 0 {
-                    state.dropped = 1;
-                    flows = 1;
-                    tell(&ctx, &tag, Hook::egress, address, port, 0);
-                }
-                Verdict::denied
-            }
-        }
-    };
-    let node = if matches!(verdict, Verdict::passed) { state.node } else { tag.node };
-    let key = FlowKey { region: tag.region, node, worker: tag.worker, direction: Direction::egress, verdict };
-    count(key, flows, 1, ctx.len() as u64);
-    state.packets = state.packets.wrapping_add(1);
-    if state.packets % SAMPLED == 1 {
+            let (direction, verdict) = (Direction::egress, Verdict::denied);
+            let key = FlowKey { region: tag.region, node: tag.node, worker: tag.worker, direction, verdict };
+            count(key, flows, 1, ctx.len() as u64);
+            return 0;
+        };
+        flows = (state.verified == 0) as u64;
+        state.verified = generation;
+        state.node = node;
+    }
+    let key = passed(state, Direction::egress);
+    note(&mut state.sent, key, flows, ctx.len() as u64);
+    if state.sent.packets % SAMPLED == 1 {
         note_round_trip(socket, state);
     }
-    matches!(verdict, Verdict::passed) as i32
+    1
 }
 
 #[inline(always)]

@@ -3,9 +3,9 @@
 use aya_ebpf::helpers::generated::bpf_sk_fullsock;
 use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
-use domicile_ebpf_abi::{Direction, FlowKey, Verdict};
+use domicile_ebpf_abi::Direction;
 
-use crate::decide::count;
+use crate::decide::{note, passed};
 use crate::maps::known;
 
 #[cgroup_skb(ingress)]
@@ -25,12 +25,9 @@ pub fn ingress_count(ctx: SkBuffContext) -> i32 {
     if state.is_null() {
         return 1;
     }
-    // SAFETY: not null, so the kernel has it.
-    let state = unsafe { &*state };
-    // Before the first packet is sent it is not known which node the peer is.
-    let node = if state.verified == 0 { state.tag.node } else { state.node };
-    let tag = state.tag;
-    let key = FlowKey { region: tag.region, node, worker: tag.worker, direction: Direction::ingress, verdict: Verdict::passed };
-    count(key, 0, 1, ctx.len() as u64);
+    // SAFETY: not null, so the kernel has it; what is received on a connection is handled by one CPU at a time.
+    let state = unsafe { &mut *state };
+    let key = passed(state, Direction::ingress);
+    note(&mut state.received, key, 0, ctx.len() as u64);
     1
 }

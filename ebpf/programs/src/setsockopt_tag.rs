@@ -5,7 +5,7 @@ use aya_ebpf::bindings::BPF_SK_STORAGE_GET_F_CREATE;
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use aya_ebpf::macros::cgroup_sockopt;
 use aya_ebpf::programs::SockoptContext;
-use domicile_ebpf_abi::{CONTROL, Socket, TAG_LEVEL, TAG_NAME, Tag};
+use domicile_ebpf_abi::{CONTROL, Socket, TAG_LEVEL, TAG_NAME, Tag, Traffic};
 
 use crate::maps::{SOCKETS, known};
 
@@ -46,7 +46,7 @@ pub fn setsockopt_tag(ctx: SockoptContext) -> i32 {
         if tag.region == CONTROL || tag.reserved != 0 || !known(socket.cast()).is_null() {
             return 0;
         }
-        let mut made = Socket { tag, verified: 0, node: 0, packets: 0, dropped: 0, reserved: 0 };
+        let mut made = Socket { tag, verified: 0, node: 0, dropped: 0, sent: Traffic::NONE, received: Traffic::NONE };
         let map = (&raw const SOCKETS).cast_mut().cast();
         let kept = bpf_sk_storage_get(map, socket.cast(), (&raw mut made).cast(), BPF_SK_STORAGE_GET_F_CREATE as u64);
         if kept.is_null() {
