@@ -18,6 +18,8 @@ use crate::config::{Address, Config, Node};
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Where they are asked.
 const NAME_SERVICE: u16 = 53;
+/// Stands for the Unix sockets of a region's nodes: a port that no address has, at the address that is none.
+pub(super) const UNIX: u32 = 1 << 16;
 /// Bits of a key before its address.
 const REGION_BITS: u32 = 32;
 
@@ -30,7 +32,7 @@ pub(super) struct AllowList {
 /// A region, and a network in IPv6's terms: its address, and how many bits of that count.
 type Network = (u32, [u8; 16], u8);
 /// Ports, and which node is there.
-type Ports = BTreeSet<(u16, u32)>;
+type Ports = BTreeSet<(u32, u32)>;
 
 /// A key of the kernel's map: bits that count, and the bits.
 pub(super) type AllowKey = (u32, Destination);
@@ -63,7 +65,7 @@ impl AllowList {
             }
         });
         for address in control {
-            list.add(CONTROL, IpNet::from(address.ip()), address.port(), 0);
+            list.add(CONTROL, IpNet::from(address.ip()), u32::from(address.port()), 0);
         }
         list.inherit();
         list.check()?;
@@ -76,15 +78,17 @@ impl AllowList {
         for ((bits, destination), value) in entries {
             let bits = u8::try_from(bits.saturating_sub(REGION_BITS)).unwrap_or(u8::MAX);
             let targets = list.entries.entry((destination.region, destination.address, bits)).or_default();
-            let ports = value.targets.iter().filter_map(|target| Some((u16::try_from(target.port).ok()?, target.node)));
-            targets.extend(ports.filter(|(port, _)| *port != 0));
+            targets.extend(value.targets.iter().filter(|target| target.port != 0).map(|target| (target.port, target.node)));
         }
         list
     }
 
     fn add_node(&mut self, node: &Node, resolve: &dyn Fn(&str, u16) -> Vec<IpAddr>) {
-        let Address::Tcp { host, port } = &node.address else { return };
         let (region, name) = (number(&node.region), number(&node.name));
+        let (host, port) = match &node.address {
+            Address::Tcp { host, port } => (host, port),
+            Address::Unix { .. } => return self.add(region, IpNet::from(IpAddr::from([0_u16; 8])), UNIX, 0),
+        };
         let networks = match host.parse::<IpAddr>() {
             Ok(address) => vec![IpNet::from(address)],
             // Where its name may lead was said, whatever it leads to now.
@@ -92,11 +96,11 @@ impl AllowList {
             Err(_) => resolve(host, *port).into_iter().map(IpNet::from).collect(),
         };
         for network in networks {
-            self.add(region, network, *port, name);
+            self.add(region, network, u32::from(*port), name);
         }
     }
 
-    fn add(&mut self, region: u32, network: IpNet, port: u16, node: u32) {
+    fn add(&mut self, region: u32, network: IpNet, port: u32, node: u32) {
         let (address, bits) = mapped(network);
         self.entries.entry((region, address, bits)).or_default().insert((port, node));
     }
@@ -138,12 +142,12 @@ impl AllowList {
         self.check()
     }
 
-    /// As the kernel's map has it.
+    /// As the kernel's map has it, with what stands for Unix sockets before all ports: the program for them looks nowhere else.
     pub(super) fn entries(&self) -> impl Iterator<Item = (AllowKey, Targets)> + '_ {
         self.entries.iter().map(|((region, address, bits), targets)| {
             let mut value = Targets::default();
-            for (place, (port, node)) in value.targets.iter_mut().zip(targets) {
-                *place = Target { port: u32::from(*port), node: *node };
+            for (place, (port, node)) in value.targets.iter_mut().zip(targets.iter().rev()) {
+                *place = Target { port: *port, node: *node };
             }
             ((REGION_BITS + u32::from(*bits), Destination { region: *region, address: *address }), value)
         })
@@ -260,6 +264,18 @@ mod tests {
         let at_9 = text.lines().find(|line| line.starts_with("eu ::ffff:10.0.0.9/128")).unwrap();
         assert!(at_9.contains("5432=a") && at_9.contains("5433=b"), "{at_9}");
         assert!(text.contains("us ::ffff:10.0.0.9/128 5432=c\n"), "{text}");
+    }
+
+    #[test]
+    fn unix_sockets_stand_before_every_port_that_a_network_around_them_has() {
+        let nodes = [
+            node("a", "eu", "/run/postgresql", ""),
+            node("b", "eu", "db.example:5432", "networks = [\"::/0\"]"),
+            node("c", "us", "10.0.0.9:5432", ""),
+        ];
+        let list = AllowList::new(&config(&nodes.concat()), &resolved).unwrap();
+        assert!(shown(&list).contains("eu ::/128 65536=- 5432=b\n"), "{}", shown(&list));
+        assert!(shown(&list).contains("eu ::/0 5432=b\n") && !shown(&list).contains("us ::/"), "{}", shown(&list));
     }
 
     #[test]

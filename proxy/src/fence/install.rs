@@ -26,7 +26,7 @@ use super::allow::{AllowList, resolve};
 use super::number::number;
 use super::object::{self, MAPS, PROGRAMS, STEER};
 use super::sys::{self, Access, AttachType};
-use super::{Absent, place};
+use super::{Absent, place, unix};
 use crate::config::Config;
 
 /// The oldest kernel that the programs and the engine run on.
@@ -91,6 +91,10 @@ fn set_up(config: &Config, enter: impl FnOnce(&Path) -> Result<(), Absent>) -> R
         let link = kernel.pins.join(format!("link_{name}"));
         let attached = attach(program.as_fd(), &directory, attach_type, &link);
         replaced += usize::from(attached.map_err(|error| Absent::failed(format!("attaching {name}"), error))?);
+    }
+    if let Some(program) = load_unix(&kernel.pins)? {
+        let attached = attach(program, &directory, AttachType::ConnectUnix, &kernel.pins.join("link_connect_unix"));
+        replaced += usize::from(attached.map_err(|error| Absent::failed("attaching connect_unix", error))?);
     }
     let steer = object.program_mut(STEER).and_then(|program| program.fd().ok()?.as_fd().try_clone_to_owned().ok());
     let steer = steer.ok_or_else(|| Absent::ObjectRefused { text: format!("it has no program {STEER}") })?;
@@ -257,6 +261,15 @@ fn open_map(pins: &Path, name: &str, kind: fn(MapData) -> Map) -> Result<Map, Ab
 
 fn map_failed(name: &str, error: &MapError) -> Absent {
     Absent::failed(format!("map {name}"), object::with_causes(error))
+}
+
+/// The program for Unix sockets, where the kernel has a place for it.
+fn load_unix(pins: &Path) -> Result<Option<OwnedFd>, Absent> {
+    let open = |name: &str| sys::open(&pins.join(name), Access::ReadWrite);
+    let (sockets, allow) = open("sockets")
+        .and_then(|sockets| Ok((sockets, open("allow")?)))
+        .map_err(|error| Absent::failed("opening maps", error))?;
+    unix::load(sockets, allow).map_err(|error| Absent::ObjectRefused { text: format!("connect_unix: {error}") })
 }
 
 /// Attaches a program by a link that is pinned at `path`. Whether it took the place of another.

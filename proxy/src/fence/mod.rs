@@ -28,15 +28,18 @@ mod ring;
 mod shared;
 mod steer;
 mod sys;
+mod unix;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::{Ipv4Addr, UdpSocket};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use domicile_ebpf_abi::{NO_WORKER, Tag};
+use rustix::fs::{Mode, OFlags};
 use socket2::{Domain, Protocol, Socket, Type};
 use tracing::{error, info, warn};
 
@@ -52,10 +55,15 @@ pub use shared::{DenialCounters, Loads, Seat};
 use crate::config::{Config, FenceMode, Steering};
 use crate::observe::FenceSample;
 
+/// Between two times that the keeper is asked where names lead.
+const FOLLOWED_APART: Duration = Duration::from_secs(5);
+
 /// The fence as the running proxy knows it.
 pub struct Fence {
     mode: FenceMode,
     pins: PathBuf,
+    /// The directory of pins, opened while that was still permitted: systemd mounts the BPF file system so that only root may enter it.
+    opened: Option<OwnedFd>,
     /// Why it is not there, if it is not.
     absent: RefCell<Option<Absent>>,
     /// Where the workers count denials; nothing where the maps cannot be opened.
@@ -64,6 +72,8 @@ pub struct Fence {
     pub loads: Option<Arc<Loads>>,
     /// Who changes the list on a reload; nobody if an administrator has set the fence up.
     pub keeper: Option<Keeper>,
+    /// When the names of nodes were followed last.
+    followed_at: Cell<Option<tokio::time::Instant>>,
 }
 
 /// What a connection is for.
@@ -94,10 +104,12 @@ impl Fence {
         let mut fence = Self {
             mode: kernel.fence,
             pins: kernel.pins.clone(),
+            opened: None,
             absent: RefCell::new(absent),
             denials: None,
             loads: None,
             keeper,
+            followed_at: Cell::default(),
         };
         fence.announce();
         if fence.mode == FenceMode::Required
@@ -124,6 +136,8 @@ impl Fence {
     }
 
     fn open_maps(&mut self) {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        self.opened = rustix::fs::open(&self.pins, flags, Mode::empty()).ok();
         let told = |error: io::Error| {
             warn!(%error, pins = %self.pins.display(), "the fence's maps cannot be opened: it holds, but its counters cannot be used");
         };
@@ -179,6 +193,24 @@ impl Fence {
         }
     }
 
+    /// The kernel did not let a connection go where a node's name leads now: the name may have changed since the list was made. Has it
+    /// made anew by the keeper, which asks for itself where the name leads. Whether it was; not again within some seconds.
+    pub async fn follow_names(&self) -> bool {
+        let Some(keeper) = &self.keeper else { return false };
+        let now = tokio::time::Instant::now();
+        if self.followed_at.get().is_some_and(|at| now.duration_since(at) < FOLLOWED_APART) {
+            return false;
+        }
+        self.followed_at.set(Some(now));
+        match keeper.ask(Wish::Widen).await {
+            Ok(_) => true,
+            Err(why) => {
+                warn!(why, "the fence does not follow the names of nodes");
+                false
+            }
+        }
+    }
+
     /// Finds out whether it still holds.
     pub fn look(&self) {
         if self.mode == FenceMode::Off {
@@ -196,7 +228,7 @@ impl Fence {
 
     /// Whether the kernel's list is that of a configuration file with this digest, if that can be told.
     pub fn knows(&self, digest: &[u8; 32]) -> Option<bool> {
-        Reading::policy(&self.pins).ok().map(|policy| policy.digest == *digest)
+        Reading::policy(&self.reach()).ok().map(|policy| policy.digest == *digest)
     }
 
     /// Whether the kernel has it around this process, as far as is known.
@@ -215,7 +247,15 @@ impl Fence {
             mode: self.mode.as_str(),
             absent: self.absent().map(|absent| (absent.kind(), absent.to_string())),
             pins: self.pins.display().to_string(),
-            counted: self.loads.as_ref().and_then(|_| Reading::take(&self.pins).ok()).map(Reading::counts),
+            counted: self.loads.as_ref().and_then(|_| Reading::take(&self.reach()).ok()).map(Reading::counts),
+        }
+    }
+
+    /// A path by which this process may enter the directory of pins, if there is one.
+    fn reach(&self) -> PathBuf {
+        match &self.opened {
+            Some(opened) if !self.pins.join("policy").exists() => format!("/proc/self/fd/{}", opened.as_raw_fd()).into(),
+            Some(_) | None => self.pins.clone(),
         }
     }
 
@@ -234,10 +274,12 @@ impl Fence {
         Self {
             mode: FenceMode::Off,
             pins: PathBuf::new(),
+            opened: None,
             absent: RefCell::new(Some(Absent::Off)),
             denials: None,
             loads: None,
             keeper: None,
+            followed_at: Cell::default(),
         }
     }
 }

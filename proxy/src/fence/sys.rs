@@ -1,6 +1,6 @@
 //! The system calls that no library has: bpf(2) for links and pins, and the option that tags a socket.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
@@ -8,12 +8,17 @@ use std::path::Path;
 
 use domicile_ebpf_abi::{TAG_LEVEL, TAG_NAME, Tag};
 
+use super::unix::Instruction;
+
 /// `enum bpf_cmd` (linux/bpf.h).
+const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_LINK_UPDATE: libc::c_int = 29;
+/// `enum bpf_prog_type` (linux/bpf.h).
+const BPF_PROG_TYPE_CGROUP_SOCK_ADDR: u32 = 18;
 /// `file_flags` of BPF_OBJ_GET: the map can only be read through this descriptor.
 const BPF_F_RDONLY: u32 = 1 << 3;
 
@@ -30,6 +35,7 @@ pub(super) enum AttachType {
     Sendmsg4 = 14,
     Sendmsg6 = 15,
     Setsockopt = 22,
+    ConnectUnix = 49,
 }
 
 /// What may be done through the descriptor of a pinned object.
@@ -47,6 +53,22 @@ struct LinkCreate {
     attach_type: u32,
     flags: u32,
     rest: [u64; 4],
+}
+
+#[repr(C)]
+struct ProgramLoad {
+    program_type: u32,
+    instructions: u32,
+    instruction: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log: u64,
+    kernel_version: u32,
+    flags: u32,
+    name: [u8; 16],
+    interface: u32,
+    expected_attach_type: u32,
 }
 
 #[repr(C)]
@@ -82,6 +104,27 @@ struct LinkInfo {
     cgroup: u64,
     attach_type: u32,
     rest: u32,
+}
+
+/// Loads a program that is asked about addresses.
+pub(super) fn load_program(program: &[Instruction], name: &CStr, attach_type: AttachType) -> io::Result<RawFd> {
+    let mut short = [0; 16];
+    short.iter_mut().zip(name.to_bytes()).for_each(|(place, byte)| *place = *byte);
+    let attributes = ProgramLoad {
+        program_type: BPF_PROG_TYPE_CGROUP_SOCK_ADDR,
+        instructions: u32::try_from(program.len()).unwrap_or_default(),
+        instruction: program.as_ptr().expose_provenance() as u64,
+        license: c"GPL".as_ptr().expose_provenance() as u64,
+        log_level: 0,
+        log_size: 0,
+        log: 0,
+        kernel_version: 0,
+        flags: 0,
+        name: short,
+        interface: 0,
+        expected_attach_type: attach_type as u32,
+    };
+    bpf(BPF_PROG_LOAD, &attributes)
 }
 
 /// Attaches a program to a cgroup. It stays attached for as long as the link is open or pinned, and the cgroup is there.

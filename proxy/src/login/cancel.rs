@@ -14,7 +14,6 @@ use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
 use super::Desk;
-use super::connect::by_path;
 use super::node::Node;
 use super::socket::Socket;
 use crate::engine::ToWorker;
@@ -82,18 +81,18 @@ impl Desk {
 
     async fn connect_for(&self, target: &CancelTarget) -> io::Result<OwnedFd> {
         let rules = self.rules();
+        let purpose = Purpose {
+            region: number(rules.policy.name(target.node.region)),
+            node: number(&target.node.name),
+            worker: None,
+            session: 0,
+        };
         if let Some(peer) = target.peer {
-            let purpose = Purpose {
-                region: number(rules.policy.name(target.node.region)),
-                node: number(&target.node.name),
-                worker: None,
-                session: 0,
-            };
             return self.by_address(peer, rules.config.pools.tcp_user_timeout, &purpose).await;
         }
         let node = rules.nodes.iter().find(|node: &&Rc<Node>| Arc::ptr_eq(&node.identity, &target.node));
         // A node that has been reconfigured is another one.
         let node = node.ok_or(io::ErrorKind::NotFound)?;
-        by_path(&node.config.address.socket_path().ok_or(io::ErrorKind::InvalidInput)?).await
+        self.by_path(&node.config.address.socket_path().ok_or(io::ErrorKind::InvalidInput)?, &purpose).await
     }
 }

@@ -2,12 +2,12 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use tokio::net::{TcpSocket, UnixStream};
+use tokio::net::{TcpSocket, UnixSocket};
 use tokio::time::{Instant, timeout_at};
 
 use super::node::Node;
@@ -31,7 +31,8 @@ impl Desk {
             Address::Tcp { host, port } => (host.as_str(), *port),
             address @ Address::Unix { .. } => {
                 let path = address.socket_path().unwrap_or_default();
-                return match patiently(|| by_path(&path), deadline).await {
+                let purpose = Self::purpose(rules, node, asker);
+                return match patiently(|| self.by_path(&path, &purpose), deadline).await {
                     Ok(socket) => Ok((socket, None)),
                     Err(error) => Err(open_error(node, &error)),
                 };
@@ -43,16 +44,21 @@ impl Desk {
             Err(_) => return Err(OpenError::TimedOut { node: node.name.clone() }),
         };
         node.resolved(&addresses);
-        // What was decided goes, not what the node is said to be in: if the two differ, the kernel stops it.
-        let region = asker.region.map_or(node.config.region.as_str(), |region| rules.policy.name(region));
-        let purpose = Purpose { region: number(region), node: number(&node.name), worker: asker.worker, session: asker.session };
+        let purpose = Self::purpose(rules, node, asker);
         let (mut failure, mut all_silent, began_at) = (None, true, Instant::now());
         for (tried, address) in addresses.iter().enumerate() {
             // What is left of the time is shared, so that an address that is silent leaves some for the others.
             let now = Instant::now();
             let left = u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
             let deadline = now + deadline.saturating_duration_since(now) / left;
-            match patiently(|| self.by_address(*address, rules.config.pools.tcp_user_timeout, &purpose), deadline).await {
+            let connect = || self.by_address(*address, rules.config.pools.tcp_user_timeout, &purpose);
+            let mut connected = patiently(connect, deadline).await;
+            // What stands in the file as an address was always in the kernel's list.
+            let is_stopped = connected.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
+            if is_stopped && host.parse::<IpAddr>().is_err() && self.fence.follow_names().await {
+                connected = patiently(connect, deadline).await;
+            }
+            match connected {
                 Ok(socket) => {
                     node.is_connected_to(Instant::now());
                     return Ok((socket, Some(*address)));
@@ -67,6 +73,22 @@ impl Desk {
             node.is_silent(began_at, Instant::now());
         }
         Err(failure.map_or(OpenError::NoNode, |error| open_error(node, &error)))
+    }
+
+    /// What the kernel is told of a connection. What was decided goes, not what the node is said to be in: if the two differ, the kernel
+    /// stops it.
+    fn purpose(rules: &Rules, node: &Node, asker: Asker) -> Purpose {
+        let region = asker.region.map_or(node.config.region.as_str(), |region| rules.policy.name(region));
+        Purpose { region: number(region), node: number(&node.name), worker: asker.worker, session: asker.session }
+    }
+
+    /// The same for a Unix socket.
+    pub(super) async fn by_path(&self, path: &Path, purpose: &Purpose) -> io::Result<OwnedFd> {
+        let socket = UnixSocket::new_stream()?;
+        self.fence.tag(socket.as_fd(), purpose)?;
+        let socket = socket.connect(path).await?.into_std()?;
+        socket.set_nonblocking(false)?;
+        Ok(socket.into())
     }
 
     /// Connects by tokio's own means, because a connect that tokio-uring has begun can not be given up at a deadline. The socket comes
@@ -101,12 +123,6 @@ async fn patiently<F: Future<Output = io::Result<OwnedFd>>>(connect: impl Fn() -
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => in_time().await,
         result => result,
     }
-}
-
-pub(super) async fn by_path(path: &Path) -> io::Result<OwnedFd> {
-    let socket = UnixStream::connect(path).await?.into_std()?;
-    socket.set_nonblocking(false)?;
-    Ok(socket.into())
 }
 
 fn open_error(node: &Node, error: &io::Error) -> OpenError {

@@ -10,6 +10,7 @@ use domicile_tests::gate::{self, Gate, number};
 use domicile_tests::intruder::{Place, intrude};
 use domicile_tests::process::wait_for;
 use domicile_tests::proxy::{Configuration, Proxy};
+use domicile_tests::skip::available;
 use rustix::process::Signal;
 
 use super::{PORT, fenced};
@@ -39,7 +40,8 @@ fn it_outlives_a_proxy_that_was_killed() {
     assert_eq!(became, ["EPERM", "EPERM", "done"], "{said}");
     // A new proxy finds it, with what it has counted, and replaces its programs.
     let again = fenced.start(&gate, "required");
-    assert!(again.log().contains("replaced=9"), "{}", again.log());
+    // Linux has connect_unix since 6.7.
+    assert!(["replaced=9 ", "replaced=10"].iter().any(|all| again.log().contains(all)), "{}", again.log());
     assert!(gate.flows("flows", &[("region", 0.into()), ("verdict", "denied".into())]).unwrap() >= 1);
     assert_eq!(ask(&mut fenced.connect(&again), "eu-west"), SERVED_BY_EU);
 }
@@ -257,6 +259,31 @@ impl Drop for Child {
         self.0.kill().ok();
         self.0.wait().ok();
     }
+}
+
+#[test]
+fn unix_sockets_are_for_regions_that_have_a_node_on_one() {
+    let Some(fenced) = fenced() else { return };
+    let gate = Gate::new().unwrap();
+    let configuration = fenced.configuration();
+    let directory = fenced.clusters[0].socket_directory().display().to_string();
+    let nodes = configuration.nodes.iter().map(|(region, name, address)| {
+        let address = if region == "eu-west" { &directory } else { address };
+        (region.clone(), name.clone(), address.clone())
+    });
+    let local = Configuration { nodes: nodes.collect(), ..configuration };
+    let proxy = fenced.network.edge.inside(|| Proxy::start(&gate.around(&local, "required"))).unwrap();
+    let hooked = gate.pins().join("link_connect_unix").exists();
+    let Some(()) = available(hooked.then_some(()).ok_or_else(|| "Linux 6.7, for cgroup/connect_unix".to_owned())) else { return };
+    assert_eq!(ask(&mut fenced.connect(&proxy), "eu-west"), SERVED_BY_EU);
+    let path = format!("{directory}/.s.PGSQL.{PORT}");
+    let (eu, us) = (number("eu-west"), number("us-east"));
+    // What stands for Unix sockets in the list opens no door to an address: [::] is this host.
+    let attempts =
+        [format!("unix={path}"), format!("{us}:unix={path}"), format!("{eu}:unix={path}"), format!("{eu}:connect=[::]:{PORT}")];
+    let said = fenced.intrude(&gate, &attempts.each_ref().map(String::as_str));
+    let became: Vec<&str> = said.lines().filter_map(|line| line.rsplit(' ').next()).collect();
+    assert_eq!(became, ["EPERM", "EPERM", "done", "EPERM"], "{said}");
 }
 
 #[test]

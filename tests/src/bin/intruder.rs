@@ -4,7 +4,7 @@
 //! An attempt is `<what>=<address>`, with the number of a region before it where the socket is to be tagged: `connect=10.0.0.1:5432`,
 //! `7:connect=10.0.0.1:5432`. `connect`, `uring` (io_uring), `mapped` (an IPv4 address through an IPv6 socket), `fastopen`, `udp`,
 //! `mptcp`, `cost` (CPU time of a connection), `retag` (a second tag, of the region one higher), `late` (a socket that is tagged after somebody has connected to it, at
-//! this address, and then sends).
+//! this address, and then sends). `unix` takes a path instead of an address.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
@@ -48,8 +48,12 @@ fn run() -> io::Result<()> {
         let became = match attempt.split_once('=') {
             Some((what, address)) => {
                 let (region, what) = what.split_once(':').map_or((None, what), |(region, what)| (region.parse().ok(), what));
-                let address = address.parse().map_err(|_| io::Error::other(format!("{address} is no address")))?;
-                try_one(region, what, address)
+                if what == "unix" {
+                    by_path(region, address)
+                } else {
+                    let address = address.parse().map_err(|_| io::Error::other(format!("{address} is no address")))?;
+                    try_one(region, what, address)
+                }
             }
             None => return Err(io::Error::other(format!("{attempt} is no attempt"))),
         };
@@ -134,6 +138,14 @@ fn cost(region: Option<u32>, address: SocketAddr) -> io::Result<String> {
     let after = now();
     let nanoseconds = (after.tv_sec - before.tv_sec) * 1_000_000_000 + after.tv_nsec - before.tv_nsec;
     Ok((nanoseconds / i64::from(TIMES)).to_string())
+}
+
+fn by_path(region: Option<u32>, path: &str) -> io::Result<String> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    if let Some(region) = region {
+        tag(&socket, region)?;
+    }
+    socket.connect(&SockAddr::unix(path)?).map(|()| "done".to_owned())
 }
 
 fn by_uring(socket: &Socket, address: SocketAddr) -> io::Result<()> {
