@@ -2,10 +2,10 @@
 //!
 //! Pure: the policy and the StartupMessage come in, an admission or a refusal comes out. Nothing is looked up and nothing is sent.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::refusal::Refusal;
+use super::transport::Transport;
 use crate::observe::LoginOutcome;
 use crate::policy::{Denial, Grant, Policy, Subject};
 use crate::pool::StartupSettings;
@@ -63,9 +63,9 @@ pub fn admit(
     policy: &Policy,
     parameters: &[String],
     startup: &StartupMessage,
-    address: Option<IpAddr>,
+    transport: &Transport,
 ) -> Result<Admission, Rejection> {
-    let subject = Subject { user: &startup.user, database: &startup.database, address };
+    let subject = Subject { user: &startup.user, database: &startup.database, address: transport.ip() };
     let grant = policy.grant(&subject).map_err(Rejection::Denied)?;
     if startup.replication != Replication::None && !grant.may_replicate() {
         return Err(Rejection::Refused(Refusal::replication()));

@@ -12,6 +12,7 @@ use super::md5;
 use super::random::Chance;
 use super::refusal::Refusal;
 use super::scram::{self, Keys, ScramError, ServerFinal, ServerFirst, Verifier, equal};
+use super::transport::Transport;
 use crate::config::{AuthMethod, Secret};
 use crate::limits::SCRAM_ITERATIONS_MAX;
 use crate::observe::LoginOutcome;
@@ -69,8 +70,8 @@ impl Authenticator {
         Self { method, process_secret, derived: RefCell::default() }
     }
 
-    /// Begins the login of `user`, who has this secret; an unknown user has none.
-    pub fn begin(&self, user: &str, secret: Option<&Secret>, chance: &Chance) -> Progress {
+    /// Begins the login of `user`, who has this secret and comes by `transport`; an unknown user has none.
+    pub fn begin(&self, user: &str, secret: Option<&Secret>, _transport: &Transport, chance: &Chance) -> Progress {
         let unknown = secret.is_none().then_some(UNKNOWN_USER);
         match (self.method, secret) {
             (AuthMethod::Trust, _) => Progress::Admitted(Bytes::new()),

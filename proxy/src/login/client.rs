@@ -13,6 +13,7 @@ use super::conversation::{Admitted, ClientLogin, Refused, Step};
 use super::random::Chance;
 use super::refusal::Refusal;
 use super::socket::{Socket, tune};
+use super::transport::Transport;
 use super::{Counted, Desk};
 use crate::engine::ToWorker;
 use crate::fence::Seat;
@@ -69,6 +70,7 @@ impl Desk {
         if peer.is_some() {
             tune(&socket)?;
         }
+        let transport = Transport::of(&socket, peer);
         let socket = Socket::new(socket, deadline)?;
         let chance = match Chance::draw() {
             Ok(chance) => chance,
@@ -77,7 +79,7 @@ impl Desk {
                 return Ok(LoginOutcome::Failed);
             }
         };
-        let mut login = ClientLogin::new(peer.map(|peer| peer.ip()), chance);
+        let mut login = ClientLogin::new(transport, chance);
         let mut authenticating = None;
         loop {
             let step = login.step(&self.rules(), self.clients());

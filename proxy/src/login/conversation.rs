@@ -11,7 +11,6 @@
 //! parsers, and bytes behind an encryption request are never looked at at all: whoever sent them did not wait to learn whether
 //! the connection is encrypted (CVE-2021-23214).
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -24,6 +23,7 @@ use super::greeting;
 use super::message::take;
 use super::random::Chance;
 use super::refusal::Refusal;
+use super::transport::{TlsPeer, Transport};
 use crate::admin::console::{Client, is_console};
 use crate::limits::AUTH_MESSAGE_BYTES_MAX;
 use crate::observe::LoginOutcome;
@@ -36,7 +36,7 @@ use crate::wire::{CancelSecret, SqlState, tag};
 
 /// The login of one client.
 pub struct ClientLogin {
-    address: Option<IpAddr>,
+    transport: Transport,
     chance: Chance,
     input: BytesMut,
     state: State,
@@ -91,9 +91,15 @@ pub struct Admitted {
 }
 
 impl ClientLogin {
-    /// A client at `address` (`None`: a Unix socket) that has not said anything yet.
-    pub fn new(address: Option<IpAddr>, chance: Chance) -> Self {
-        Self { address, chance, input: BytesMut::new(), state: State::Startup { ssl_asked: false, gss_asked: false } }
+    /// A client behind `transport` that has not said anything yet.
+    pub fn new(transport: Transport, chance: Chance) -> Self {
+        Self { transport, chance, input: BytesMut::new(), state: State::Startup { ssl_asked: false, gss_asked: false } }
+    }
+
+    /// The connection is encrypted from now on, and this is what the handshake has shown.
+    #[expect(dead_code, reason = "TLS is not spoken yet")]
+    pub fn set_tls(&mut self, peer: TlsPeer) {
+        self.transport.tls = Some(peer);
     }
 
     /// Takes what came from the client.
@@ -161,7 +167,7 @@ impl ClientLogin {
             Bytes::new()
         };
         let secret = rules.config.auth.users.get(&startup.user);
-        let progress = rules.authenticator.begin(&startup.user, secret, &self.chance);
+        let progress = rules.authenticator.begin(&startup.user, secret, &self.transport, &self.chance);
         self.progress(startup, &negotiation, progress, rules)
     }
 
@@ -209,7 +215,7 @@ impl ClientLogin {
                 Err(refusal) => refuse(Some(startup), refusal),
             };
         }
-        let admission = match admission::admit(&rules.policy, &rules.config.residency.parameters, startup, self.address) {
+        let admission = match admission::admit(&rules.policy, &rules.config.residency.parameters, startup, &self.transport) {
             Ok(admission) => admission,
             Err(Rejection::Refused(refusal)) => return refuse(Some(startup), refusal),
             Err(Rejection::Denied(denial)) => return self.deny(startup, &denial, rules),
@@ -223,7 +229,7 @@ impl ClientLogin {
         let identity = Identity {
             user: startup.user.as_str().into(),
             database: startup.database.as_str().into(),
-            address: self.address,
+            address: self.transport.ip(),
             settings: admission.settings,
             replication: startup.replication,
             startup_region: admission.startup_region,
@@ -243,7 +249,7 @@ impl ClientLogin {
         let audit = AuditRecord {
             user: startup.user.as_str().into(),
             database: startup.database.as_str().into(),
-            address: self.address,
+            address: self.transport.ip(),
             region: policy.region_name(&denial.region).into(),
             reason: denial.reason,
             rule: policy.rule_name(denial.rule).into(),

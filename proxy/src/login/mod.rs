@@ -35,6 +35,7 @@ mod scram;
 mod socket;
 #[cfg(test)]
 mod tests;
+mod transport;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -44,6 +45,7 @@ use tokio::time::Instant;
 
 pub use node::Node;
 pub use random::bytes as random_bytes;
+pub use transport::{CertificateNames, TlsPeer, Transport};
 
 use crate::config::Config;
 use crate::engine::ToWorker;

@@ -15,6 +15,7 @@
 
 #![forbid(unsafe_code)]
 
+mod certificate;
 mod compile;
 mod decide;
 mod denial;
@@ -32,6 +33,7 @@ use std::sync::Arc;
 use crate::region::{RegionId, RegionSet, SessionRegion};
 use crate::wire::sqlstate::SqlState;
 
+pub use certificate::CertificateNames;
 pub use compile::CompileError;
 pub use decide::{Permit, Requirement};
 pub use denial::{Denial, Reason};

@@ -1,5 +1,7 @@
 //! What clients may ask for, what they are granted, and what they are told.
 
+use std::net::SocketAddr;
+
 use expect_test::{Expect, expect};
 use proptest::prelude::*;
 
@@ -44,7 +46,7 @@ pub(super) struct Conversation<'a> {
 
 impl<'a> Conversation<'a> {
     pub(super) fn new(rules: &'a Rules) -> Self {
-        let login = ClientLogin::new(Some([10, 0, 0, 1].into()), chance());
+        let login = ClientLogin::new(SocketAddr::from(([10, 0, 0, 1], 50_000)).into(), chance());
         Self { rules, login, clients: 0, told: Vec::new(), end: None }
     }
 

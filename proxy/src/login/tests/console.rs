@@ -51,7 +51,7 @@ fn nobody_else_gets_in_and_only_after_he_has_proved_who_he_is() {
 fn rights_are_those_of_the_configuration_and_the_bound_of_clients_is_not_the_consoles() {
     let rules = rules("trust", ADMIN);
     let step = |user: &str, database: &str| {
-        let mut login = super::super::conversation::ClientLogin::new(None, super::client::chance());
+        let mut login = super::super::conversation::ClientLogin::new(Transport::default(), super::client::chance());
         login.receive(&startup(0, &[("user", user), ("database", database)]));
         login.step(&rules, 1)
     };
