@@ -32,7 +32,7 @@ fn console(proxy: &Proxy) -> Client {
 
 /// One column of the rows where the other columns have these values.
 #[track_caller]
-fn column(said: &Transcript, wanted: &str, conditions: &[(&str, &str)]) -> Vec<String> {
+pub fn column(said: &Transcript, wanted: &str, conditions: &[(&str, &str)]) -> Vec<String> {
     let header = said.messages.iter().find(|message| message.tag == b'T').map(ToString::to_string).unwrap_or_default();
     let names: Vec<&str> = header.trim_start_matches("T ").split('|').collect();
     let place = |name: &str| names.iter().position(|known| *known == name).unwrap_or_else(|| panic!("no {name} in {header}"));

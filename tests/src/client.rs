@@ -5,6 +5,9 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 use md5::{Digest, Md5};
@@ -53,14 +56,30 @@ impl Client {
         Ok(Self { stream, received: Vec::new(), greeting: Transcript { messages: Vec::new(), end: End::Reached } })
     }
 
+    /// Connects to a Unix socket and says nothing.
+    pub fn connect_unix(path: &Path) -> io::Result<Self> {
+        // The type only says which system calls are made, and they are the same.
+        let stream = TcpStream::from(OwnedFd::from(UnixStream::connect(path)?));
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        Ok(Self { stream, received: Vec::new(), greeting: Transcript { messages: Vec::new(), end: End::Reached } })
+    }
+
+    /// Connects to a Unix socket and logs in; a refusal is the whole conversation up to it.
+    pub fn login_unix(path: &Path, login: &Login<'_>) -> Result<Self, Transcript> {
+        Self::connect_unix(path).map_err(broken)?.begin(login)
+    }
+
     /// Connects and logs in; a refusal is the whole conversation up to it.
     pub fn login(address: SocketAddr, login: &Login<'_>) -> Result<Self, Transcript> {
-        let broken = |why: String| Transcript { messages: Vec::new(), end: End::Broken(why) };
-        let mut client = Self::connect(address).map_err(|error| broken(error.to_string()))?;
+        Self::connect(address).map_err(broken)?.begin(login)
+    }
+
+    fn begin(mut self, login: &Login<'_>) -> Result<Self, Transcript> {
         let parameters = [&[("user", login.user), ("database", login.database)], login.parameters].concat();
-        client.send(&message::startup(message::PROTOCOL_3_0, &parameters));
-        client.authenticate(login)?;
-        Ok(client)
+        self.send(&message::startup(message::PROTOCOL_3_0, &parameters));
+        self.authenticate(login)?;
+        Ok(self)
     }
 
     /// Answers the server's challenges until it is ready; for a client that has sent its startup packet itself.
@@ -206,6 +225,10 @@ impl Client {
             };
         }
     }
+}
+
+fn broken(error: io::Error) -> Transcript {
+    Transcript { messages: Vec::new(), end: End::Broken(error.to_string()) }
 }
 
 /// The answer to one authentication message.

@@ -25,6 +25,10 @@ pub struct Configuration {
     pub pool_mode: &'static str,
     /// Further lines before the first table.
     pub top: String,
+    /// Further elements of `listen`.
+    pub listen: Vec<String>,
+    /// Further lines of `[auth]`.
+    pub auth: String,
     /// The lines of `[pools]`.
     pub pools: String,
     /// `[auth] method`.
@@ -48,6 +52,8 @@ impl Configuration {
             workers: 2,
             pool_mode: "transaction",
             top: String::new(),
+            listen: Vec::new(),
+            auth: String::new(),
             pools: "size = 10\n".to_owned(),
             method: "scram-sha-256",
             users: vec![("postgres".to_owned(), "postgres".to_owned())],
@@ -68,10 +74,13 @@ impl Configuration {
         let nodes: String = self.nodes.iter().map(node).collect();
         // Tests of one host would all share one fence; those that are about it have their own (see gate.rs).
         let fence = if self.top.contains("fence = ") { "" } else { "fence = \"off\"\n" };
+        let listen: Vec<String> =
+            [listen.to_string()].iter().chain(&self.listen).map(|element| format!("\"{element}\"")).collect();
+        let listen = listen.join(", ");
         format!(
-            "{fence}listen = [\"{listen}\"]\nworkers = {}\npool_mode = \"{}\"\n{}\n[auth]\nmethod = \"{}\"\nusers = \"users.txt\"\n\
+            "{fence}listen = [{listen}]\nworkers = {}\npool_mode = \"{}\"\n{}\n[auth]\nmethod = \"{}\"\nusers = \"users.txt\"\n{}\n\
              [pools]\n{}[http]\nlisten = \"{http}\"\n[residency]\n{}\n{regions}{nodes}{}",
-            self.workers, self.pool_mode, self.top, self.method, self.pools, self.residency, self.more
+            self.workers, self.pool_mode, self.top, self.method, self.auth, self.pools, self.residency, self.more
         )
     }
 }

@@ -12,6 +12,7 @@ mod admin;
 mod document;
 mod files;
 mod kernel;
+mod listen;
 mod mistake;
 mod nodes;
 mod password;
@@ -36,6 +37,7 @@ use crate::pool::{PoolMode, StatePolicy};
 use crate::wire::sqlstate::SqlState;
 
 pub use kernel::{Cgroup, FenceMode, Kernel, Steering};
+pub use listen::UnixSockets;
 pub use mistake::{Mistake, Mistakes};
 pub use password::Password;
 pub use users::{Secret, Users};
@@ -44,8 +46,10 @@ pub use value::Address;
 /// A checked configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where clients connect; at least one address, none twice.
+    /// Where clients connect over TCP; none twice. At least one here or among `unix_sockets`.
     pub listen: Vec<SocketAddr>,
+    /// Where clients connect over Unix sockets.
+    pub unix_sockets: UnixSockets,
     /// Worker threads; `None` is one per core.
     pub workers: Option<NonZeroUsize>,
     /// When a backend goes back to its pool.

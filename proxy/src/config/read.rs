@@ -13,7 +13,9 @@ use super::document::{Document, Entry, Section, parse};
 use super::mistake::{Findings, Mistakes};
 use super::users::{self, Users};
 use super::value::path_beside;
-use super::{Auth, AuthMethod, Buffers, Config, Engine, Limits, Log, LogFormat, Pools, admin, files, kernel, nodes, residency};
+use super::{
+    Auth, AuthMethod, Buffers, Config, Engine, Limits, Log, LogFormat, Pools, admin, files, kernel, listen, nodes, residency,
+};
 use crate::pool::{PoolMode, StatePolicy};
 
 /// Workers that the pools can keep apart.
@@ -75,8 +77,10 @@ pub(super) fn whole(path: &Path, text: &str, environment: Environment<'_>, findi
         let regions = residency::regions(root);
         let nodes = nodes::read(root, &regions, environment);
         let auth = root.section("auth", auth);
+        let listen = listen::read(root);
         Config {
-            listen: listen(root),
+            listen: listen.addresses,
+            unix_sockets: listen.unix,
             workers: root.entry("workers").and_then(|entry| entry.number(0..=WORKERS_MAX)).and_then(non_zero),
             pool_mode: root
                 .entry("pool_mode")
@@ -109,28 +113,9 @@ fn non_zero(number: u32) -> Option<NonZeroUsize> {
     usize::try_from(number).ok().and_then(NonZeroUsize::new)
 }
 
-fn listen(root: &Section<'_>) -> Vec<SocketAddr> {
-    let Some(entry) = root.entry("listen") else {
-        return vec![SocketAddr::from(([127, 0, 0, 1], 6432))];
-    };
-    let elements = entry.elements("addresses such as \"127.0.0.1:6432\"");
-    if elements.as_ref().is_some_and(Vec::is_empty) {
-        entry.mistake("listen is empty: give it an address such as \"127.0.0.1:6432\", or remove it for that default");
-    }
-    let mut addresses = Vec::new();
-    for element in elements.unwrap_or_default() {
-        let Some(address) = listen_address(&element) else { continue };
-        if addresses.contains(&address) {
-            element.mistake(format!("{}: {address} is already in the list: remove one", element.name));
-        }
-        addresses.push(address);
-    }
-    addresses
-}
-
 fn listen_address(entry: &Entry<'_>) -> Option<SocketAddr> {
     let what = "an IP address and a port, such as \"127.0.0.1:6432\", \"0.0.0.0:6432\" or \"[::]:6432\"";
-    entry.parsed(what, |text| text.parse().ok().filter(|address: &SocketAddr| address.port() != 0))
+    entry.parsed(what, listen::address)
 }
 
 fn auth(section: &Section<'_>) -> Auth {

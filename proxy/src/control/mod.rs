@@ -9,6 +9,7 @@ mod fence;
 mod listen;
 mod log;
 mod notify;
+mod unix;
 mod workers;
 
 use std::collections::BTreeSet;
@@ -60,14 +61,19 @@ pub fn run(config_path: &Path) -> Result<(), Box<dyn Error>> {
     raise_open_files();
 
     let policy = Arc::new(Policy::compile(&config.policy_source(), None)?);
+    // Outside of the fence, where it can be asked who listens.
+    unix::remove_stale(&config.unix_sockets.paths)?;
     // Before any socket is there: the fence is around those that are made inside.
     let fence = Rc::new(Fence::enter(&config, config_path).map_err(|absent| format!("fence = \"required\", but {absent}"))?);
     let publisher = Publisher::new(Arc::clone(&policy));
-    let listeners = listen::bind(&config.listen, workers::count(&config)?)?;
+    let mut listeners = listen::bind(&config.listen, workers::count(&config)?)?;
     let http = config.http.map(listen::bind_http).transpose()?;
     let audit = AuditLog::open(config.audit_file.as_deref()).map_err(|error| naming(config.audit_file.as_deref(), error))?;
 
     fence.steer(config.kernel.steering, &listeners);
+    let (mut unix_listeners, _unix_files) = unix::bind(&config.unix_sockets)?;
+    // One worker accepts for all: the desk spreads these clients.
+    listeners.iter_mut().take(1).for_each(|first| first.append(&mut unix_listeners));
     give_privileges_up(&config, &fence)?;
 
     let process_secret = random_bytes()?;
@@ -401,7 +407,8 @@ fn give_privileges_up(config: &Config, fence: &Fence) -> Result<(), String> {
 /// Names what a reload can not change.
 fn warn_of_restart(old: &Config, new: &Config) {
     let changed = [
-        ("listen", old.listen != new.listen),
+        ("listen", old.listen != new.listen || old.unix_sockets.paths != new.unix_sockets.paths),
+        ("unix_socket_mode", old.unix_sockets.mode != new.unix_sockets.mode),
         ("workers", old.workers != new.workers),
         ("engine", old.engine != new.engine),
         ("http", old.http != new.http),

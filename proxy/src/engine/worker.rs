@@ -268,7 +268,9 @@ impl<'uring> Worker<'uring> {
     fn accepted(&mut self, completion: &Completion) {
         let Some(listener) = self.listeners.get_mut(completion.token.index as usize) else { return };
         if let Some((socket, peer)) = listener.accepted(completion, &mut self.traffic.ring) {
-            let seat = self.loads.as_ref().map_or_else(Seat::default, |loads| loads.accepted(self.number));
+            // Clients of Unix sockets are not steered; the control thread finds them a worker.
+            let loads = self.loads.as_ref().filter(|_| peer.is_some());
+            let seat = loads.map_or_else(Seat::default, |loads| loads.accepted(self.number));
             self.accepted_since_tick = true;
             self.tell_control(ToControl::Accepted { worker: self.number, socket, peer, seat });
         }

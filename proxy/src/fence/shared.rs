@@ -87,6 +87,14 @@ impl Loads {
         Seat(Some((Arc::clone(self), worker)))
     }
 
+    /// A worker gets a client that the program has not steered: it has one more until what this returns is dropped.
+    pub fn given(self: &Arc<Self>, worker: usize) -> Seat {
+        if let Some(worker) = self.0.get(worker) {
+            worker.sessions.fetch_add(1, Ordering::Relaxed);
+        }
+        Seat(Some((Arc::clone(self), worker)))
+    }
+
     /// What was steered to a worker and never came, counts no longer. For a worker that has nothing left to accept.
     pub fn forget_those_who_never_came(&self, worker: usize) {
         if let Some(worker) = self.0.get(worker) {

@@ -30,6 +30,7 @@ impl Desk {
             return;
         }
         let shown = peer.map(display);
+        let (worker, seat) = if peer.is_none() { self.next_worker() } else { (worker, seat) };
         if self.in_progress.get() >= LOGINS_MAX {
             self.logins.count(LoginOutcome::TooMany);
             // There is no room to wait for anything: what does not fit into the socket's buffer is not sent.
@@ -56,6 +57,13 @@ impl Desk {
             desk.logins.count(outcome);
             drop(counted);
         });
+    }
+
+    /// The worker for a client of a Unix socket. One of them accepts all of these, so they are dealt out in turn.
+    fn next_worker(&self) -> (usize, Seat) {
+        let worker = (self.last_by_unix_socket.get() + 1) % self.sessions.len().max(1);
+        self.last_by_unix_socket.set(worker);
+        (worker, self.fence.loads.as_ref().map_or_else(Seat::default, |loads| loads.given(worker)))
     }
 
     async fn log_client_in(

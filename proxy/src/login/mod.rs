@@ -147,6 +147,8 @@ pub struct Desk {
     /// Clients that were handed to workers.
     admitted: Cell<u64>,
     draining: Cell<bool>,
+    /// The worker that got the last client of a Unix socket.
+    last_by_unix_socket: Cell<usize>,
     door: console::Door,
 }
 
@@ -174,6 +176,7 @@ impl Desk {
             authenticating: Rc::default(),
             admitted: Cell::new(0),
             draining: Cell::new(false),
+            last_by_unix_socket: Cell::new(0),
             door: console::Door::default(),
         }
     }

@@ -47,8 +47,8 @@ port = 1
 "#,
         expect![[r#"
             d.toml:1: unknown key "pool_mod": did you mean "pool_mode"?
-            d.toml:2: unknown key "colour": the keys here are admin, audit, auth, engine, fence, http, kernel, limits, listen, log, nodes, parameters, pin_notice, pool_mode, pools, regions, residency, session_state, user, workers
-            d.toml:3: unknown key "a\nb": the keys here are admin, audit, auth, engine, fence, http, kernel, limits, listen, log, nodes, parameters, pin_notice, pool_mode, pools, regions, residency, session_state, user, workers
+            d.toml:2: unknown key "colour": the keys here are admin, audit, auth, engine, fence, http, kernel, limits, listen, log, nodes, parameters, pin_notice, pool_mode, pools, regions, residency, session_state, unix_socket_mode, user, workers
+            d.toml:3: unknown key "a\nb": the keys here are admin, audit, auth, engine, fence, http, kernel, limits, listen, log, nodes, parameters, pin_notice, pool_mode, pools, regions, residency, session_state, unix_socket_mode, user, workers
             d.toml:4: auth.users is missing: add users = "users.txt" (only method "trust" needs no users)
             d.toml:5: unknown key "auth.metod": did you mean "method"?
             d.toml:6: unknown key "pool": did you mean "pools"?
@@ -178,7 +178,8 @@ engine.receive_buffers = 1000
 #[test]
 fn addresses() {
     check(
-        r#"listen = ["localhost:6432", "127.0.0.1", "127.0.0.1:0", "[::]:6432", "[::]:6432"]
+        r#"listen = ["localhost:6432", "127.0.0.1", "127.0.0.1:0", "[::]:6432", "[::]:6432", "run/domicile", "/run/x", "/run/x:6432", "/run:0"]
+unix_socket_mode = "rw"
 auth.method = "trust"
 http.listen = ":9432"
 regions.eu-west = {}
@@ -189,14 +190,18 @@ nodes = [
 ]
 "#,
         expect![[r#"
-            d.toml:1: listen[0] must be an IP address and a port, such as "127.0.0.1:6432", "0.0.0.0:6432" or "[::]:6432", not "localhost:6432"
-            d.toml:1: listen[1] must be an IP address and a port, such as "127.0.0.1:6432", "0.0.0.0:6432" or "[::]:6432", not "127.0.0.1"
-            d.toml:1: listen[2] must be an IP address and a port, such as "127.0.0.1:6432", "0.0.0.0:6432" or "[::]:6432", not "127.0.0.1:0"
+            d.toml:1: listen[0] must be an IP address and a port, such as "127.0.0.1:6432", "0.0.0.0:6432" or "[::]:6432", or the directory of a Unix socket, such as "/run/domicile", not "localhost:6432"
+            d.toml:1: listen[1] must be an IP address and a port, such as "127.0.0.1:6432", "0.0.0.0:6432" or "[::]:6432", or the directory of a Unix socket, such as "/run/domicile", not "127.0.0.1"
+            d.toml:1: listen[2] must be an IP address and a port, such as "127.0.0.1:6432", "0.0.0.0:6432" or "[::]:6432", or the directory of a Unix socket, such as "/run/domicile", not "127.0.0.1:0"
             d.toml:1: listen[4]: [::]:6432 is already in the list: remove one
-            d.toml:3: http.listen must be an IP address and a port, such as "127.0.0.1:6432", "0.0.0.0:6432" or "[::]:6432", not ":9432"
-            d.toml:6: nodes[0].address must be "host:port" or the absolute path of a unix socket directory, not "db1"
-            d.toml:7: nodes[1].address must be "host:port" or the absolute path of a unix socket directory, not "::1:5432"
-            d.toml:8: nodes[2].address must be "host:port" or the absolute path of a unix socket directory, not "run/postgresql"
+            d.toml:1: listen[5] must be an IP address and a port, such as "127.0.0.1:6432", "0.0.0.0:6432" or "[::]:6432", or the directory of a Unix socket, such as "/run/domicile", not "run/domicile"
+            d.toml:1: listen[7]: /run/x/.s.PGSQL.6432 is already in the list: remove one
+            d.toml:1: listen[8] must be an absolute directory whose socket has a path of at most 107 bytes, such as "/run/domicile" or "/run/domicile:6432", not "/run:0"
+            d.toml:2: unix_socket_mode must be the mode of a file in octal digits, such as "0777" or "0770", not "rw"
+            d.toml:4: http.listen must be an IP address and a port, such as "127.0.0.1:6432", "0.0.0.0:6432" or "[::]:6432", not ":9432"
+            d.toml:7: nodes[0].address must be "host:port" or the absolute path of a unix socket directory, not "db1"
+            d.toml:8: nodes[1].address must be "host:port" or the absolute path of a unix socket directory, not "::1:5432"
+            d.toml:9: nodes[2].address must be "host:port" or the absolute path of a unix socket directory, not "run/postgresql"
         "#]],
     );
     check(
@@ -429,6 +434,16 @@ fn what_the_kernel_is_asked_for() {
             d.toml:16: kernel.cgroup must be "auto", "own" or a path below the root of the cgroup v2 hierarchy, such as "domicile", not "../other"
             d.toml:17: kernel.control[0] must be an IP address and a port, such as "127.0.0.53:53", not "localhost:53"
             d.toml:18: kernel.steering must be one of "load", "cpu", "hash", not "round-robin"
+        "#]],
+    );
+}
+
+#[test]
+fn a_unix_socket_has_a_port() {
+    check(
+        "auth.method = \"trust\"\nlisten = [\"/run/domicile\"]\nregions.eu = {}",
+        expect![[r#"
+            d.toml:2: listen[0] needs a port, since there is no other address: write "/run/domicile:6432"
         "#]],
     );
 }

@@ -87,7 +87,8 @@ pub(super) fn decisions(facts: &Facts<'_>) -> Vec<Row> {
 pub(super) fn config(facts: &Facts<'_>) -> Vec<Row> {
     let config = facts.config;
     let (residency, pools, limits) = (&config.residency, &config.pools, &config.limits);
-    let listen = list(config.listen.iter());
+    let sockets = config.unix_sockets.paths.iter().map(|path| path.display().to_string());
+    let listen = list(config.listen.iter().map(ToString::to_string).chain(sockets));
     let workers = config.workers.map_or(0, usize::from);
     let unbound = match &residency.unbound {
         Unbound::Block => "block",
@@ -128,6 +129,7 @@ pub(super) fn config(facts: &Facts<'_>) -> Vec<Row> {
     // Key, value, default, whether a reload changes it.
     let options = [
         ("listen", listen, "127.0.0.1:6432", false),
+        ("unix_socket_mode", format!("{:04o}", config.unix_sockets.mode), "0777", false),
         ("workers", workers.to_string(), "0", false),
         ("pool_mode", mode(config.pool_mode).to_owned(), "transaction", true),
         ("session_state", session_state.to_owned(), "pin", true),
