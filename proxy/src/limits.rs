@@ -8,8 +8,8 @@ pub const REGIONS_MAX: usize = 1024;
 /// Name of a region that a client chooses; no declared one is longer, and a name that nobody declared is kept by the session.
 pub const REGION_NAME_BYTES_MAX: usize = 63;
 
-/// A startup packet, length word included; PostgreSQL's own `MAX_STARTUP_PACKET_LENGTH`.
-pub const STARTUP_PACKET_BYTES_MAX: usize = 10_000;
+/// A startup packet, length word included; PostgreSQL's own `MAX_STARTUP_PACKET_LENGTH`, which does not count that word.
+pub const STARTUP_PACKET_BYTES_MAX: usize = 10_004;
 /// One message of an authentication exchange; PostgreSQL's `PG_MAX_AUTH_TOKEN_LENGTH`.
 pub const AUTH_MESSAGE_BYTES_MAX: usize = 65_535;
 /// Encryption requests before the StartupMessage: one SSLRequest and one GSSENCRequest.

@@ -181,7 +181,7 @@ fn nonsense_is_answered_as_postgresql_does_or_not_at_all() {
         b"\0",
         b"\0\0\0\x04",
         b"\xff\xff\xff\xff\0\x03\0\0",
-        b"\0\0\x27\x11\0\x03\0\0user\0x\0\0",
+        b"\0\0\x27\x15\0\x03\0\0user\0x\0\0",
         b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03",
     ];

@@ -4,6 +4,7 @@
 //! (by killing servers, say) starts its own. `cargo xtask test e2e` runs these with the release build of the proxy;
 //! `cargo test --package domicile-tests --test e2e` builds it with the dev profile.
 
+mod abuse;
 mod authentication;
 mod cancel;
 mod console;

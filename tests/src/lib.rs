@@ -7,6 +7,7 @@
 pub mod client;
 pub mod cluster;
 pub mod demo;
+pub mod fake;
 pub mod gate;
 pub mod intruder;
 pub mod message;
@@ -14,8 +15,9 @@ pub mod network;
 pub mod process;
 pub mod program;
 pub mod proxy;
-mod scram;
+pub mod scram;
 pub mod skip;
 pub mod soak;
 pub mod tidy;
 pub mod transcript;
+pub mod wire;

@@ -1,4 +1,4 @@
-//! The client's half of SCRAM-SHA-256 (RFC 5802, RFC 7677), without channel binding.
+//! SCRAM-SHA-256 (RFC 5802, RFC 7677), without channel binding: the client's half, and what a server has to prove.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -15,17 +15,21 @@ pub struct Scram {
 
 /// The client's last message, and what the server must answer to it.
 pub struct Proof {
+    /// The client-final-message.
     pub message: String,
+    /// The server-final-message.
     pub server_signature: String,
 }
 
 impl Scram {
+    /// An exchange with a fresh nonce.
     pub fn new() -> Result<Self, String> {
         let mut random = [0; 18];
         getrandom::fill(&mut random).map_err(|error| error.to_string())?;
         Ok(Self { nonce: BASE64.encode(random) })
     }
 
+    /// The client-first-message.
     pub fn first(&self) -> String {
         format!("n,,{}", self.first_bare())
     }
@@ -34,6 +38,7 @@ impl Scram {
         format!("n=,r={}", self.nonce)
     }
 
+    /// The client-final-message that answers a server-first-message.
     pub fn last(&self, password: &str, server_first: &str) -> Result<Proof, String> {
         let part = |name: &str| {
             let found = server_first.split(',').find_map(|part| part.strip_prefix(name));
@@ -58,6 +63,18 @@ impl Scram {
             server_signature: format!("v={}", BASE64.encode(server_signature)),
         })
     }
+}
+
+/// The server-final-message of a server that knows the password, after these three messages of an exchange, the last without its proof.
+pub fn server_final(
+    password: &str,
+    salt: &[u8],
+    iterations: u32,
+    [first_bare, server_first, without_proof]: [&str; 3],
+) -> String {
+    let signed = format!("{first_bare},{server_first},{without_proof}");
+    let salted = salted_password(password, salt, iterations);
+    format!("v={}", BASE64.encode(keyed(&keyed(&salted, b"Server Key"), signed.as_bytes())))
 }
 
 /// Thousands of hashes: worth keeping, because tests log in with the same password over and over.

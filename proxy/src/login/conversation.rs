@@ -140,7 +140,11 @@ impl ClientLogin {
             StartupPacket::Cancel(request) => Step::Cancel(request),
             StartupPacket::Ssl if !ssl_asked => self.stay_unencrypted(true, gss_asked),
             StartupPacket::Gss if !gss_asked => self.stay_unencrypted(ssl_asked, true),
-            StartupPacket::Ssl | StartupPacket::Gss => Step::Close(LoginOutcome::Malformed),
+            // As in PostgreSQL, a second one is no more than a version that nobody speaks.
+            StartupPacket::Ssl | StartupPacket::Gss => {
+                let refusal = "encryption has been asked for already";
+                refuse(None, Refusal::new(LoginOutcome::Malformed, SqlState::FEATURE_NOT_SUPPORTED, refusal))
+            }
             StartupPacket::Startup(startup) => self.begin(Box::new(startup), rules, clients),
         }
     }

@@ -277,11 +277,11 @@ impl Common {
 
     /// Sync: the unit ends.
     pub(super) fn sync(&mut self, session: &mut Session, body: &[u8], out: &mut Outputs) -> Verdict {
-        if frontend::no_fields(tag::frontend::SYNC, body).is_err() {
-            return Verdict::Fatal(Refusal::protocol("invalid message format"));
-        }
+        let is_malformed = frontend::no_fields(tag::frontend::SYNC, body).is_err();
+        let fails_transaction = is_malformed && !session.shadow && self.backend_in_transaction(session);
         match session.backend {
-            Some(backend) if session.unit.touched || !session.is_quiet() => {
+            // One with a body goes there too, and fails what it was to end.
+            Some(backend) if session.unit.touched || !session.is_quiet() || fails_transaction => {
                 // A server that reads COPY data ignores it, and then the unit goes on.
                 if self.note_sent(session, backend, Some((Kind::Sync, Rule::Forward))) {
                     session.unit = Unit { failed: session.unit.failed, ..Unit::default() };
@@ -289,6 +289,11 @@ impl Common {
                 Verdict::Forward
             }
             Some(_) | None => {
+                if is_malformed {
+                    session.tell(Refusal::protocol("invalid message format").error(), out);
+                    session.fail_transaction();
+                    session.unit.failed = true;
+                }
                 self.settle_unit(session);
                 let verdict = self.ready(session, out);
                 self.pause_between(session);

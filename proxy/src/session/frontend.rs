@@ -203,7 +203,7 @@ impl Common {
             tag::EXECUTE => self.execute(session, message.body, out),
             tag::CLOSE => self.close(session, message.body, out),
             tag::SYNC => self.sync(session, message.body, out),
-            tag::FLUSH => self.flush(session, message.body),
+            tag::FLUSH => self.flush(session, message.body, out),
             tag::FUNCTION_CALL => self.function_call(session, out),
             tag::COPY_DATA => self.copy_data(session, None),
             tag::COPY_DONE | tag::COPY_FAIL => self.copy_data(session, Some(Kind::CopyEnd)),
@@ -237,9 +237,10 @@ impl Common {
     }
 
     /// Flush asks the backend for what it has; the proxy's own answers are never kept back.
-    fn flush(&mut self, session: &mut Session, body: &[u8]) -> Verdict {
-        if frontend::no_fields(tag::FLUSH, body).is_err() {
-            return Verdict::Fatal(Refusal::protocol("invalid message format"));
+    fn flush(&mut self, session: &mut Session, body: &[u8], out: &mut Outputs) -> Verdict {
+        // A server that reads COPY data overlooks it, whatever it is.
+        if frontend::no_fields(tag::FLUSH, body).is_err() && !self.is_copying_in(session) {
+            return self.fail_unit(session, &Refusal::protocol("invalid message format"), out);
         }
         match session.backend {
             Some(backend) if session.unit.touched => {
@@ -248,5 +249,10 @@ impl Common {
             }
             Some(_) | None => Verdict::Done,
         }
+    }
+
+    /// Whether the session's backend is reading COPY data, as far as it has said so.
+    fn is_copying_in(&mut self, session: &Session) -> bool {
+        session.backend.and_then(|key| self.pools.get(key)).is_some_and(|found| found.owed.is_copying_in())
     }
 }

@@ -178,17 +178,19 @@ fn encryption_is_declined_once_of_each_kind() {
         &rules,
         &[ssl, ssl],
         &expect![[r#"
-        N
-        = malformed
-    "#]],
+            N
+            E FATAL 0A000 encryption has been asked for already
+            = malformed
+        "#]],
     );
     check(
         &rules,
         &[gss, gss],
         &expect![[r#"
-        N
-        = malformed
-    "#]],
+            N
+            E FATAL 0A000 encryption has been asked for already
+            = malformed
+        "#]],
     );
 }
 
@@ -208,7 +210,7 @@ fn nonsense_is_not_waited_for() {
     for (said, expected) in [
         (&b"GET / HTTP"[..], "= malformed\n"),
         (&[0; 4], "= malformed\n"),
-        (b"\0\0\x27\x11", "= malformed\n"),
+        (b"\0\0\x27\x15", "= malformed\n"),
         (b"\x16\x03\x01\x02", "= malformed\n"),
         (b"\0\0\0\x08\0\x02\0\0", "E FATAL 0A000 unsupported frontend protocol 2.0: server supports 3.0 to 3.2\n= unsupported\n"),
         (&encode_cancel(77, b"key!"), "= cancel\n"),

@@ -197,6 +197,9 @@ impl Model {
                 self.log.push("S".into());
                 self.skipping = false;
                 self.implicit = false;
+                if !body.is_empty() {
+                    self.error(&Failure(SqlState::PROTOCOL_VIOLATION, "invalid message format".into()), answer);
+                }
                 if self.status == TransactionStatus::Idle {
                     self.portals.clear();
                 }

@@ -366,3 +366,80 @@ fn wrong_counts_and_hidden_bytes() {
     "#]],
     );
 }
+
+#[test]
+fn a_sync_or_flush_with_a_body_is_an_error_as_in_a_server() {
+    check(
+        transaction_mode(),
+        "
+        raw 53 00 00 00 05 78
+        raw 48 00 00 00 05 78 | P :SELECT 1 | S
+        Q BEGIN
+        raw 53 00 00 00 05 78
+        Q ROLLBACK
+        Q SET helios.region = 'eu'; SELECT 1
+        P :SELECT 2 | B : | E | raw 53 00 00 00 05 78
+        P :SELECT 3 | raw 48 00 00 00 05 78 | B : | S
+        Q BEGIN; SELECT 4
+        raw 53 00 00 00 05 78
+        Q ROLLBACK
+    ",
+        expect![[r#"
+            raw 53 00 00 00 05 78
+              E ERROR 08P01: invalid message format
+              Z I
+            raw 48 00 00 00 05 78 | P :SELECT 1 | S
+              E ERROR 08P01: invalid message format
+              Z I
+            Q BEGIN
+              C BEGIN
+              Z T
+            raw 53 00 00 00 05 78
+              E ERROR 08P01: invalid message format
+              Z E
+            Q ROLLBACK
+              C ROLLBACK
+              Z I
+            Q SET helios.region = 'eu'; SELECT 1
+              C SET
+              T
+              D eu
+              C SELECT 1
+              Z I
+                eu: Q                         ; SELECT 1
+            P :SELECT 2 | B : | E | raw 53 00 00 00 05 78
+              1
+              2
+              D eu
+              C SELECT 1
+              E ERROR 08P01: invalid message format
+              Z I
+                eu: P :SELECT 2
+                eu: B :
+                eu: E 
+                eu: S
+            P :SELECT 3 | raw 48 00 00 00 05 78 | B : | S
+              1
+              E ERROR 08P01: invalid message format
+              Z I
+                eu: P :SELECT 3
+                eu: E domicile: no such portal
+                eu: S
+            Q BEGIN; SELECT 4
+              C BEGIN
+              T
+              D eu
+              C SELECT 1
+              Z T
+                eu: Q BEGIN; SELECT 4
+            raw 53 00 00 00 05 78
+              E ERROR 08P01: invalid message format
+              Z E
+                eu: S
+            Q ROLLBACK
+              C ROLLBACK
+              Z I
+                eu: Q ROLLBACK
+        "#]],
+    );
+}
