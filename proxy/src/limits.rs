@@ -34,6 +34,9 @@ pub const SESSION_HELD_BYTES_MAX: usize = 256 << 10;
 pub const OWED_REPLIES_MAX: usize = 16_384;
 /// SET TRANSACTION statements kept behind a BEGIN that has not been sent yet.
 pub const DEFERRED_STATEMENTS_MAX: usize = 16;
+/// How long a server may go on with a statement that was cancelled for taking too long, before its connection is closed and the session
+/// ends. It rolls back at once, unless it hangs or its host does.
+pub const CANCELLED_STATEMENT_SECONDS_MAX: u64 = 10;
 /// Savepoints of one transaction whose region values are remembered; past it the region can no longer change in the transaction.
 pub const SAVEPOINTS_MAX: usize = 1024;
 /// Statements and portals that the proxy answers itself, per session.

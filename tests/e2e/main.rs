@@ -22,4 +22,5 @@ mod seeds;
 mod sessions;
 mod soak;
 mod strings;
+mod timeouts;
 mod world;

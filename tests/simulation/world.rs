@@ -10,7 +10,7 @@ use domicile::pool::{
     StatePolicy,
 };
 use domicile::region::RegionId;
-use domicile::session::{Core, CoreSettings, Counters, Identity, Login, Output, Outputs, Payload, SessionKey};
+use domicile::session::{Core, CoreSettings, Counters, Identity, Login, Output, Outputs, Payload, SessionKey, Timeouts};
 use domicile::table::Publisher;
 use domicile::wire::CancelSecret;
 use fastrand::Rng;
@@ -183,6 +183,7 @@ impl World {
             parameters: ["domicile.region".to_owned(), "helios.region".to_owned()].into(),
             session_state: setup.state,
             pin_notice: true,
+            timeouts: Timeouts::default(),
             nodes: Arc::new([]),
         };
         let now = domicile_tests::process::now();
@@ -474,6 +475,7 @@ impl World {
             Output::PauseFrontend(session) => self.pause(session, true),
             Output::ResumeFrontend(session) => self.pause(session, false),
             Output::Audit(_) | Output::QuotaChanged { .. } => {}
+            Output::Cancel(_) => self.fail("something is cancelled, and nothing has a timeout", None),
             Output::MoveBackend { .. } => self.fail("a backend is to move, and there is one worker", None),
         }
     }

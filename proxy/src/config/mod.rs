@@ -12,6 +12,7 @@ mod admin;
 mod document;
 mod files;
 mod kernel;
+mod limits;
 mod listen;
 mod mistake;
 mod nodes;
@@ -37,6 +38,7 @@ use crate::pool::{PoolMode, StatePolicy};
 use crate::wire::sqlstate::SqlState;
 
 pub use kernel::{Cgroup, FenceMode, Kernel, Steering};
+pub use limits::Limits;
 pub use listen::UnixSockets;
 pub use mistake::{Mistake, Mistakes};
 pub use password::Password;
@@ -200,17 +202,6 @@ pub struct Pools {
     pub prepared_statements: u32,
     /// Whether a backend is reset whenever it is given back.
     pub reset_always: bool,
-}
-
-/// `[limits]`: bounds of the clients.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// How long a client may take to log in.
-    pub login_timeout: Duration,
-    /// Clients connected at once, over all workers.
-    pub max_clients: Option<u32>,
-    /// How long sessions may go on after SIGTERM. Zero ends them at once.
-    pub drain_timeout: Duration,
 }
 
 /// `[admin]`: who may use the administration console. Nobody else gets in.

@@ -14,14 +14,14 @@ use super::mistake::{Findings, Mistakes};
 use super::users::{self, Users};
 use super::value::path_beside;
 use super::{
-    Auth, AuthMethod, Buffers, Config, Engine, Limits, Log, LogFormat, Pools, admin, files, kernel, listen, nodes, residency,
+    Auth, AuthMethod, Buffers, Config, Engine, Log, LogFormat, Pools, admin, files, kernel, limits, listen, nodes, residency,
 };
 use crate::pool::{PoolMode, StatePolicy};
 
 /// Workers that the pools can keep apart.
 const WORKERS_MAX: u32 = 64;
 /// Connections, of one pool or of all clients: beyond what one process can have open.
-const CONNECTIONS: RangeInclusive<u32> = 1..=1_000_000;
+pub(super) const CONNECTIONS: RangeInclusive<u32> = 1..=1_000_000;
 /// Prepared statements of one backend.
 const STATEMENTS: RangeInclusive<u32> = 1..=100_000;
 /// What `session_state` may be.
@@ -30,11 +30,11 @@ const SESSION_STATE: [(&str, StatePolicy); 3] =
 /// Entries of a provided-buffer ring (io_uring_register_buf_ring(3)).
 const RECEIVE_BUFFERS: RangeInclusive<u32> = 16..=32_768;
 /// A year is far beyond what anyone means and near enough that no sum of times overflows.
-const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+pub(super) const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 /// The kernel takes it as milliseconds in 32 bits with a sign (tcp(7)).
 const TCP_USER_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 86_400);
 /// Times that must pass before something is given up.
-const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=LONGEST;
+pub(super) const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=LONGEST;
 
 /// What clients are told before a node was probed, in PostgreSQL's order and with its defaults.
 const PARAMETERS: [(&str, &str); 12] = [
@@ -92,7 +92,7 @@ pub(super) fn whole(path: &Path, text: &str, environment: Environment<'_>, findi
             kernel: kernel::read(root),
             residency: root.section("residency", |section| residency::read(section, &regions, &nodes)),
             pools: root.section("pools", pools),
-            limits: root.section("limits", limits),
+            limits: root.section("limits", limits::read),
             admin: root.section("admin", |section| admin::read(section, &auth)),
             auth,
             engine: root.section("engine", engine),
@@ -180,15 +180,13 @@ fn pools(section: &Section<'_>) -> Pools {
     }
 }
 
-fn limits(section: &Section<'_>) -> Limits {
-    Limits {
-        login_timeout: duration(section, "login_timeout", TIMEOUT, 60),
-        max_clients: section.entry("max_clients").and_then(|entry| entry.number(CONNECTIONS)),
-        drain_timeout: duration(section, "drain_timeout", Duration::ZERO..=LONGEST, 60),
-    }
-}
-
-fn duration(section: &Section<'_>, key: &'static str, bounds: RangeInclusive<Duration>, default_seconds: u64) -> Duration {
+/// A duration, or the default.
+pub(super) fn duration(
+    section: &Section<'_>,
+    key: &'static str,
+    bounds: RangeInclusive<Duration>,
+    default_seconds: u64,
+) -> Duration {
     section.entry(key).and_then(|entry| entry.duration(bounds)).unwrap_or(Duration::from_secs(default_seconds))
 }
 

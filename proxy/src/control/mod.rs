@@ -201,6 +201,7 @@ impl Control {
             Some(ToControl::OpenBackend { worker, ticket, request, session }) => {
                 self.desk.open_backend(worker, ticket, request, session);
             }
+            Some(ToControl::Cancel { worker, order }) => self.desk.cancel_late(worker, *order),
             Some(ToControl::Audit(record)) => self.desk.audit.write(&record, &self.desk.rules().policy),
             Some(ToControl::Drained { worker }) => return Ok(Some(worker)),
             Some(ToControl::Failed { worker, error }) => return Err(format!("worker {worker} has broken down: {error}")),

@@ -15,7 +15,7 @@ use crate::login::Rules;
 use crate::policy::Policy;
 use crate::pool::{self, Quotas};
 use crate::region::RegionId;
-use crate::session::{Core, CoreSettings, Counters};
+use crate::session::{Core, CoreSettings, Counters, Timeouts};
 use crate::table::Publisher;
 use crate::target::TargetSessionAttrs;
 
@@ -126,7 +126,7 @@ fn options(config: &config::Engine, mailboxes: Arc<[Mailbox]>) -> Options {
 
 /// What the workers' cores are told of the rules.
 pub(super) fn core_settings(rules: &Rules, workers: usize) -> CoreSettings {
-    let pools = &rules.config.pools;
+    let (pools, limits) = (&rules.config.pools, &rules.config.limits);
     let regions = rules.nodes.iter().map(|node| node.region.index() + 1).max().unwrap_or(0);
     let first = |region: usize, wanted| {
         let serving = rules.serving(RegionId::new(region)?, wanted, None);
@@ -149,6 +149,12 @@ pub(super) fn core_settings(rules: &Rules, workers: usize) -> CoreSettings {
         parameters: rules.config.residency.parameters.clone().into(),
         session_state: rules.config.session_state,
         pin_notice: rules.config.pin_notice,
+        timeouts: Timeouts {
+            query: limits.query_timeout,
+            transaction: limits.transaction_timeout,
+            idle_in_transaction: limits.idle_in_transaction_timeout,
+            client_idle: limits.client_idle_timeout,
+        },
         nodes: (0..regions).map(first_nodes).collect(),
     }
 }

@@ -97,6 +97,13 @@ pub enum ToControl {
         /// The session because of which it is needed, by the number that SHOW CLIENTS shows; 0 for none.
         session: u64,
     },
+    /// What a backend is doing takes too long. [`ToWorker::CancelOver`] says what became of it.
+    Cancel {
+        /// Which worker.
+        worker: usize,
+        /// Where the request goes.
+        order: Box<CancelOrder>,
+    },
     /// A record to be written.
     Audit(Box<AuditRecord>),
     /// All clients of a worker that was told to drain are gone.

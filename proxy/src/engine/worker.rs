@@ -450,6 +450,7 @@ impl<'uring> Worker<'uring> {
                     mailbox.send(ToWorker::QuotaChanged);
                 }
             }
+            Output::Cancel(order) => self.tell_control(ToControl::Cancel { worker: self.number, order }),
             Output::Audit(record) => {
                 if let Some(denials) = &self.denials {
                     denials.count(&record);

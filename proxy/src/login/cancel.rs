@@ -53,6 +53,12 @@ impl Desk {
         }
     }
 
+    /// A worker wants a request sent.
+    pub fn cancel_late(self: &Rc<Self>, worker: usize, order: CancelOrder) {
+        let desk = Rc::clone(self);
+        tokio_uring::spawn(async move { desk.send_cancels(worker, order).await });
+    }
+
     /// Sends a request, and those that come for the same backend in the meantime.
     async fn send_cancels(&self, worker: usize, first: CancelOrder) {
         let mut next = Some(first);

@@ -87,6 +87,17 @@ impl Snapshot {
                     (labelled("outcome", "unknown"), logins.cancels_unknown()),
                 ],
             },
+            Family {
+                name: "timeouts",
+                help: "What was ended because it took too long: statements, transactions, idle sessions, waits for a backend",
+                rows: vec![
+                    (labelled("timeout", "query"), sum(|counters| &counters.timeouts_query_total)),
+                    (labelled("timeout", "transaction"), sum(|counters| &counters.timeouts_transaction_total)),
+                    (labelled("timeout", "idle_in_transaction"), sum(|counters| &counters.timeouts_idle_in_transaction_total)),
+                    (labelled("timeout", "client_idle"), sum(|counters| &counters.timeouts_client_idle_total)),
+                    (labelled("timeout", "wait"), sum(|counters| &counters.timeouts_wait_total)),
+                ],
+            },
             single("backends_opened", "Backends opened", sum(|counters| &counters.backends_opened_total)),
             single("backends_closed", "Backends closed, by either side", sum(|counters| &counters.backends_closed_total)),
             Family {

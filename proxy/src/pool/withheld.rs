@@ -55,6 +55,11 @@ impl Pools {
         Some(target)
     }
 
+    /// Whether a cancel request is on its way to a backend.
+    pub fn is_being_cancelled(&mut self, key: BackendKey) -> bool {
+        self.get(key).is_some_and(|backend| backend.cancelling.is_some())
+    }
+
     /// A cancel request is over, or nobody knows (`is_over` is false). A backend that has been given back since may serve others again.
     /// True: another request has come, and the session that it was for still has the backend.
     pub fn end_cancel(&mut self, key: BackendKey, is_over: bool, now: Instant) -> bool {

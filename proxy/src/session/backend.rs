@@ -255,6 +255,11 @@ impl Common {
                     }
                     // Only now: what the client does not see it has not been told.
                     session.told_fatal |= ends_connection(body);
+                    if let Some(error) = session.in_words_of_timeout(body) {
+                        session.receiving = false;
+                        tell(owner, error, out);
+                        return Ok((Route::Nowhere, Event::None));
+                    }
                     // The error of a command that the proxy put before the client's goes to the client.
                     session.receiving = true;
                     return Ok((Route::To(owner), Event::None));
@@ -262,6 +267,7 @@ impl Common {
                 Ok((route, Event::None))
             }
             Progress::Completes => {
+                session.times.answered(self.now);
                 if let Rule::Follow(script) = &mut front.rule {
                     script.completed += 1;
                     let now = script.completed;
@@ -277,6 +283,7 @@ impl Common {
             Progress::Ends => {
                 let Some(Reply { kind, rule, noted, .. }) = found.owed.pop() else { return Err(Broken) };
                 session.owed = session.owed.saturating_sub(1);
+                session.times.answered(self.now);
                 if message == tag::READY_FOR_QUERY {
                     session.unready = session.unready.saturating_sub(1);
                 }
@@ -314,7 +321,8 @@ impl Common {
                     Rule::Instead(error) => Some(error),
                     Rule::Forward | Rule::Swallow | Rule::Follow(_) | Rule::Emit(_) => None,
                 });
-                let instead = instead.or_else(|| session.in_its_words(body));
+                let instead = instead.or_else(|| session.in_words_of_timeout(body)).or_else(|| session.in_its_words(body));
+                session.times.answered(self.now);
                 let Some(error) = instead else { return Ok((Route::To(owner), Event::Advanced)) };
                 session.receiving = false;
                 tell(owner, error, out);
@@ -422,9 +430,11 @@ impl Common {
             return self.pause_between(session);
         }
         session.retried = false;
+        session.times.ready();
         session.committing &= !session.is_quiet();
         session.status = status;
         if status == TransactionStatus::Idle {
+            session.times.transaction_is_over();
             if session.unit.failed {
                 session.region.rollback();
             } else {
@@ -456,7 +466,7 @@ impl Common {
                 self.resumable.push_back(session.key);
             }
         }
-        if session.wait == Wait::Quiet {
+        if session.wait == Wait::Quiet || session.wait == Wait::Cancel && session.backend.is_none() {
             self.wake(session);
         }
     }
@@ -494,6 +504,7 @@ impl Common {
             }
             Preamble::Rollback { chain } => {
                 session.region.rollback();
+                session.times.transaction_is_over();
                 session.shadow = false;
                 session.status = status;
                 if !chain && !session.keeps_backend() && status == TransactionStatus::Idle {
@@ -524,6 +535,7 @@ fn apply_effects(session: &mut Session, effects: &[(usize, Effect)], completed: 
 pub(super) fn apply(session: &mut Session, effect: &Effect, body: &[u8]) {
     match effect {
         Effect::End => {
+            session.times.transaction_is_over();
             if backend::command_complete_tag(body).is_some_and(|tag| tag == b"ROLLBACK") {
                 session.region.rollback();
             } else {

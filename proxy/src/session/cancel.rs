@@ -19,7 +19,7 @@ use smallvec::SmallVec;
 
 use super::client::Wait;
 use super::{Core, Outputs, Refusal, SessionKey, Slot};
-use crate::pool::{BackendKey, CancelTarget};
+use crate::pool::{BackendKey, CancelTarget, State};
 use crate::wire::SqlState;
 use crate::wire::startup::CancelRequest;
 
@@ -120,6 +120,12 @@ impl Core {
     /// is to be sent next: a request that came in the meantime.
     pub fn cancel_over(&mut self, backend: BackendKey, is_over: bool, out: &mut Outputs) -> Option<CancelOrder> {
         let again = self.common.pools.end_cancel(backend, is_over, self.common.now);
+        if let Some(State::Bound(session)) = self.common.pools.get(backend).map(|found| found.state())
+            && let Some(session) = self.sessions.get(session)
+            && session.wait == Wait::Cancel
+        {
+            self.common.wake(session);
+        }
         let owes = self.common.pools.get(backend).is_some_and(|found| !found.owed.is_empty());
         let next = if again && owes { self.common.pools.begin_cancel(backend) } else { None };
         self.common.counters.cancels_sent_total.add(u64::from(next.is_some()));

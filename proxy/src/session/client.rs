@@ -12,6 +12,7 @@ use super::pin::Pin;
 use super::prepared::{Note, SessionStatements};
 use super::region::RegionTrack;
 use super::report::Watch;
+use super::timeouts::Times;
 use super::{Outputs, Refusal};
 use crate::limits::SESSION_HELD_BYTES_MAX;
 use crate::policy::Grant;
@@ -30,6 +31,8 @@ pub(super) enum Wait {
     Backend,
     /// Replies are on their way whose outcome decides what the next message means.
     Quiet,
+    /// A request to cancel what has taken too long is on its way.
+    Cancel,
     /// A command of the proxy's own (a deferred BEGIN, a ROLLBACK) is being answered.
     Preamble(Preamble),
 }
@@ -152,6 +155,8 @@ pub(super) struct Session {
     pub(super) unnamed_ended: bool,
     /// For reports.
     pub(super) watch: Watch,
+    /// For timeouts.
+    pub(super) times: Times,
 }
 
 /// A BEGIN that has not been sent.
@@ -218,6 +223,7 @@ impl Session {
             unnamed_serial: 0,
             unnamed_ended: false,
             watch: Watch::default(),
+            times: Times::default(),
         }
     }
 
@@ -278,6 +284,7 @@ impl Session {
         self.status = TransactionStatus::Idle;
         self.deferred = None;
         self.shadow = false;
+        self.times.transaction_is_over();
     }
 
     /// The transaction block fails for the client, whatever the backend thinks of it.

@@ -107,6 +107,16 @@ pub struct Counters {
     pub cancels_answered_total: Counter,
     /// … and that found nothing to cancel.
     pub cancels_dropped_total: Counter,
+    /// Statements that took too long, and were cancelled.
+    pub timeouts_query_total: Counter,
+    /// Sessions ended because their transaction lasted for too long, …
+    pub timeouts_transaction_total: Counter,
+    /// … because nothing happened in it, …
+    pub timeouts_idle_in_transaction_total: Counter,
+    /// … or because they did nothing.
+    pub timeouts_client_idle_total: Counter,
+    /// Waits for a backend that were given up.
+    pub timeouts_wait_total: Counter,
     /// Backends closed, by either side.
     pub backends_closed_total: Counter,
     /// Backends nobody uses.
@@ -134,6 +144,11 @@ impl Default for Counters {
             cancels_sent_total: Counter::default(),
             cancels_answered_total: Counter::default(),
             cancels_dropped_total: Counter::default(),
+            timeouts_query_total: Counter::default(),
+            timeouts_transaction_total: Counter::default(),
+            timeouts_idle_in_transaction_total: Counter::default(),
+            timeouts_client_idle_total: Counter::default(),
+            timeouts_wait_total: Counter::default(),
             backends_opened_total: Counter::default(),
             backends_closed_total: Counter::default(),
             backends_idle: Counter::default(),

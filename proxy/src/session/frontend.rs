@@ -179,6 +179,9 @@ impl Common {
             self.send(session, backend, frontend::flush(), None, out);
             return Verdict::Hold(Wait::Quiet);
         }
+        if self.awaits_cancel(session) {
+            return Verdict::Hold(Wait::Cancel);
+        }
         if std::mem::take(&mut session.preamble_failed) {
             // The error of the refused BEGIN has been passed on in place of the reply to this message; what is left of it follows.
             if matches!(message.tag, tag::QUERY | tag::FUNCTION_CALL) {

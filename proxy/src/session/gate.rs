@@ -259,6 +259,10 @@ impl Common {
         // An answer of the proxy's own only stands in the queue.
         backend.unflushed |= !matches!(asks, Some((Kind::Local, _)));
         let Some((kind, rule)) = asks else { return true };
+        if session.is_quiet() {
+            let begins = session.status == TransactionStatus::Idle && !session.unit.touched;
+            session.times.asked(begins, self.now);
+        }
         let (first, own) = (backend.owed.is_empty(), matches!(rule, Rule::Swallow));
         if !backend.owed.push(Reply { session: Some(session.key), kind, rule, noted }) {
             return false;

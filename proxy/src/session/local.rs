@@ -263,6 +263,7 @@ impl Common {
         if !begun {
             session.deferred = Some(Deferred { text: text.to_vec(), statements: 1 });
             session.status = TransactionStatus::InTransaction;
+            session.times.transaction_begins(self.now);
         }
         let tag = if first == b's' { "START TRANSACTION" } else { "BEGIN" };
         self.answer(session, joined([begun.then(already_warning), Some(backend::command_complete(tag))]), out);

@@ -39,6 +39,7 @@ mod replication;
 mod report;
 mod settings;
 mod simple;
+mod timeouts;
 
 #[cfg(test)]
 mod tests;
@@ -60,6 +61,7 @@ pub use output::{AuditRecord, CoreSettings, FirstNodes, Identity, Login, Output,
 pub use refusal::Refusal;
 pub use replication::REPLICATION_HINT;
 pub use report::{ClientReport, ClientState, Detail, GroupReport, Report, ServerReport, declared};
+pub use timeouts::Timeouts;
 
 use crate::policy::Policy;
 use crate::pool::{BackendInfo, MovedBackend, OpenError, OpenTicket, Pools, Quotas, State};
@@ -84,6 +86,10 @@ struct Common {
     /// Memory that the heads of renamed messages are cut from.
     scratch: BytesMut,
     now: Instant,
+    /// When time was last told to have passed.
+    ticked_at: Instant,
+    /// When the first timeout can be due.
+    timeouts_at: Instant,
     draining: bool,
     process_ids: cancel::ProcessIds,
     /// Sessions that may look at the bytes they hold.
@@ -168,6 +174,8 @@ impl Core {
             shared: SharedStatements::default(),
             scratch: BytesMut::new(),
             now,
+            ticked_at: now,
+            timeouts_at: now,
             draining: false,
             process_ids: cancel::ProcessIds::default(),
             resumable: VecDeque::new(),
@@ -281,6 +289,7 @@ impl Core {
     /// Time has passed.
     pub fn tick(&mut self, now: Instant, out: &mut Outputs) {
         self.common.now = now;
+        self.look_at_timeouts(now, out);
         self.common.pools.tick(now);
         self.carry_on(out);
         let (idle, busy, opening, waiting) = self.common.pools.totals();
@@ -302,7 +311,7 @@ impl Core {
                 client::Wait::No => session.is_settled(),
                 // A pause would hold it until the end.
                 client::Wait::Backend => session.pool.is_some_and(|(_, pool)| pools.is_paused(pool)),
-                client::Wait::Quiet | client::Wait::Preamble(_) => false,
+                client::Wait::Quiet | client::Wait::Cancel | client::Wait::Preamble(_) => false,
             });
             if may_go {
                 output::farewell(key, &shutting_down(), out);
@@ -327,6 +336,7 @@ impl Core {
         if settings.parameters != self.common.settings.parameters {
             self.common.sql = sql::Reader::new(&settings.parameters);
         }
+        self.common.timeouts_at = self.common.now;
         self.common.settings = settings;
         self.carry_on(out);
     }

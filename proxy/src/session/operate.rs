@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::output::{Output, farewell};
-use super::{Core, Outputs, SessionKey, Slot, shutting_down};
+use super::{Core, Outputs, Refusal, SessionKey, Slot, shutting_down};
 use crate::pool::{Scope, session_id};
 
 /// One command.
@@ -34,7 +34,7 @@ impl Core {
                 // First the pause, so that what one session gives back is lent to no other.
                 self.common.pools.pause(scope);
                 for key in self.sessions_where(|_, database| scope.covers(database)) {
-                    self.cut_off(key, out);
+                    self.cut_off(key, &shutting_down(), out);
                 }
                 self.common.pools.close_all(scope);
             }
@@ -42,7 +42,7 @@ impl Core {
                 let worker = self.common.pools.worker();
                 let keys = self.sessions_where(|serial, _| session_id(serial, worker) == *id);
                 found = !keys.is_empty();
-                keys.into_iter().for_each(|key| self.cut_off(key, out));
+                keys.into_iter().for_each(|key| self.cut_off(key, &shutting_down(), out));
             }
         }
         self.carry_on(out);
@@ -50,7 +50,7 @@ impl Core {
     }
 
     /// Ends a session whatever it is doing. A backend that is at rest goes back to its pool, any other is closed.
-    fn cut_off(&mut self, key: SessionKey, out: &mut Outputs) {
+    pub(super) fn cut_off(&mut self, key: SessionKey, refusal: &Refusal, out: &mut Outputs) {
         let Some(session) = self.sessions.get(key) else { return };
         let backend = session.backend.and_then(|backend| self.common.pools.get(backend));
         let in_a_message = session.receiving && backend.is_some_and(|backend| backend.splitter.is_streaming());
@@ -58,7 +58,7 @@ impl Core {
             // In the middle of a message nothing can be said any more.
             out.push(Output::CloseFrontend(key));
         } else {
-            farewell(key, &shutting_down(), out);
+            farewell(key, refusal, out);
         }
         self.end_session(key, out);
     }

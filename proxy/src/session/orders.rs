@@ -47,7 +47,10 @@ impl Core {
     fn fail_waiter(&mut self, key: SessionKey, failure: WaitFailure, out: &mut Outputs) {
         let Some(session) = self.sessions.get(key).filter(|session| session.wait == Wait::Backend) else { return };
         let refusal = match failure {
-            WaitFailure::TimedOut => timed_out(session, self.common.settings.pools.wait_timeout.as_secs()),
+            WaitFailure::TimedOut => {
+                self.common.counters.timeouts_wait_total.add(1);
+                timed_out(session, self.common.settings.pools.wait_timeout.as_secs())
+            }
             WaitFailure::Open(error) => match explain(&error, &region_of(&self.common, session)) {
                 Ok(refusal) => refusal,
                 Err(message) => {

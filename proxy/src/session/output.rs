@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::Refusal;
+use super::{CancelOrder, Refusal, Timeouts};
 use crate::policy::Reason;
 use crate::pool::{self, BackendKey, Farewell, MovedBackend, OpenRequest, OpenTicket, Parameters, SessionKey, StartupSettings};
 use crate::region::RegionId;
@@ -25,6 +25,8 @@ pub struct CoreSettings {
     pub session_state: pool::StatePolicy,
     /// Whether a client is told when its session begins to keep its backend.
     pub pin_notice: bool,
+    /// What ends by time.
+    pub timeouts: Timeouts,
     /// The nodes that serve each region first, by [`RegionId::index`]; for `SHOW domicile.node`.
     pub nodes: Arc<[FirstNodes]>,
 }
@@ -96,6 +98,8 @@ pub enum Output {
         /// Which.
         to_worker: usize,
     },
+    /// Cancel what a backend is doing; answer with `cancel_over`. The key may be dead by then.
+    Cancel(Box<CancelOrder>),
     /// Write a record of a denial.
     Audit(Box<AuditRecord>),
 }

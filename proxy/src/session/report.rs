@@ -239,8 +239,8 @@ impl Common {
         let watch = &session.watch;
         let state = match session.wait {
             Wait::Backend => ClientState::Waiting,
-            Wait::No | Wait::Quiet | Wait::Preamble(_) if session.backend.is_some() => ClientState::Active,
-            Wait::No | Wait::Quiet | Wait::Preamble(_) => ClientState::Idle,
+            Wait::No | Wait::Quiet | Wait::Cancel | Wait::Preamble(_) if session.backend.is_some() => ClientState::Active,
+            Wait::No | Wait::Quiet | Wait::Cancel | Wait::Preamble(_) => ClientState::Idle,
         };
         ClientReport {
             key: session.key,

@@ -1,5 +1,7 @@
 //! The simple protocol: one Query, one answer up to ReadyForQuery.
 
+use std::time::Instant;
+
 use super::backend::apply;
 use super::client::{Deferred, Preamble, Session, Wait};
 use super::frontend::Verdict;
@@ -118,7 +120,7 @@ impl Common {
     /// A message that no backend need see.
     fn answer_plan(&mut self, session: &mut Session, plan: Plan, facts: &Facts, text: &[u8], out: &mut Outputs) -> Verdict {
         if !plan.defer.is_empty()
-            && let Err(refusal) = defer(session, &plan, facts, text)
+            && let Err(refusal) = defer(session, &plan, facts, text, self.now)
         {
             return self.fail_query(session, &refusal, out);
         }
@@ -140,7 +142,7 @@ impl Common {
         session.region = plan.region;
         session.status = plan.status;
         if plan.status == TransactionStatus::Idle {
-            session.deferred = None;
+            session.transaction_is_over();
             session.region.commit();
         }
         self.ready(session, out)
@@ -244,7 +246,7 @@ impl Common {
                 Item::Backend(_) => session.tell(backend::command_complete(tag_of_setting(text, &facts.statements[place])), out),
             }
         }
-        if begins && defer(session, &plan, facts, text).is_ok() {
+        if begins && defer(session, &plan, facts, text, self.now).is_ok() {
             session.region = plan.region;
             session.status = TransactionStatus::InTransaction;
         }
@@ -365,7 +367,7 @@ impl Common {
 }
 
 /// Puts the BEGIN of a message off, or the SET TRANSACTION behind one that was put off.
-fn defer(session: &mut Session, plan: &Plan, facts: &Facts, text: &[u8]) -> Result<(), Refusal> {
+fn defer(session: &mut Session, plan: &Plan, facts: &Facts, text: &[u8], now: Instant) -> Result<(), Refusal> {
     for place in &plan.defer {
         let Some(statement) = facts.statements.get(*place).and_then(|statement| text.get(statement.range.clone())) else {
             continue;
@@ -382,7 +384,10 @@ fn defer(session: &mut Session, plan: &Plan, facts: &Facts, text: &[u8]) -> Resu
                 deferred.text.extend_from_slice(statement);
                 deferred.statements += 1;
             }
-            None => session.deferred = Some(Deferred { text: statement.to_vec(), statements: 1 }),
+            None => {
+                session.deferred = Some(Deferred { text: statement.to_vec(), statements: 1 });
+                session.times.transaction_begins(now);
+            }
         }
     }
     Ok(())

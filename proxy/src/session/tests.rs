@@ -23,5 +23,6 @@ mod settings;
 mod simple;
 mod simulation;
 mod strings;
+mod timeouts;
 mod transactions;
 mod world;

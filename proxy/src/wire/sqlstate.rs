@@ -41,6 +41,10 @@ impl SqlState {
     pub const NO_ACTIVE_SQL_TRANSACTION: Self = Self(*b"25P01");
     /// The transaction has failed and waits for its ROLLBACK.
     pub const IN_FAILED_SQL_TRANSACTION: Self = Self(*b"25P02");
+    /// Nothing has happened in the transaction for too long.
+    pub const IDLE_IN_TRANSACTION_SESSION_TIMEOUT: Self = Self(*b"25P03");
+    /// The transaction has lasted for too long.
+    pub const TRANSACTION_TIMEOUT: Self = Self(*b"25P04");
     /// No such prepared statement.
     pub const INVALID_SQL_STATEMENT_NAME: Self = Self(*b"26000");
     /// This user may not log in like this.

@@ -97,6 +97,10 @@ fn what_is_written_is_read() {
         [limits]
         login_timeout = "10 s"
         max_clients = 1000
+        query_timeout = "30s"
+        transaction_timeout = 60
+        idle_in_transaction_timeout = "1500ms"
+        client_idle_timeout = "1h"
         drain_timeout = 0
         [admin]
         users = ["root"]
@@ -128,7 +132,7 @@ fn what_is_written_is_read() {
     .assert_eq(&format!("{listen:?} {workers:?} {pool_mode:?}\n{auth:?}\n{regions:?}\n{nodes:?}\n{pools:?}"));
     let Config { limits, engine, http, log, audit_file, parameters, .. } = &config;
     expect![[r#"
-        Limits { login_timeout: 10s, max_clients: Some(1000), drain_timeout: 0ns }
+        Limits { login_timeout: 10s, max_clients: Some(1000), query_timeout: 30s, transaction_timeout: 60s, idle_in_transaction_timeout: 1.5s, client_idle_timeout: 3600s, drain_timeout: 0ns }
         Engine { buffers: Plain, receive_buffers: Some(1024) }
         Some(127.0.0.1:9432)
         Log { format: Json, level: Level(Debug) }

@@ -3,7 +3,10 @@
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
+use std::sync::Arc;
 
+use crate::pool::OpenError;
+use crate::target::TargetSessionAttrs;
 use crate::wire::tag::frontend as tag;
 use crate::wire::{
     Frame, Malformed, Mode, Report, Severity, Splitter, SqlState, TransactionStatus, backend, encode_error, frontend,
@@ -373,6 +376,10 @@ impl Model {
                 self.savepoints.push(word(1));
                 "SAVEPOINT".to_owned()
             }
+            // Somebody has it cancelled before it is told.
+            "select" if word(1) == "sleep" => {
+                return Err(Failure(SqlState::QUERY_CANCELED, "canceling statement due to user request".into()));
+            }
             "select" if word(1) == "fail" => return Err(Failure(SqlState::WARNING, "it fails".into())),
             // Its last word says what happens once the stream is open.
             "start_replication" => {
@@ -462,6 +469,28 @@ impl Model {
         };
         answer.extend_from_slice(&backend::command_complete(&tag));
         Ok(())
+    }
+}
+
+/// Why a backend can not be opened.
+pub(super) fn open_error(why: &str, node: Arc<str>, wanted: TargetSessionAttrs) -> OpenError {
+    match why {
+        "refuses" => OpenError::Refused { node },
+        "silent" => OpenError::TimedOut { node },
+        "unfit" => OpenError::NoneFits { wanted },
+        "starting" => {
+            let said = Report {
+                severity: Severity::Fatal,
+                sqlstate: SqlState::CANNOT_CONNECT_NOW,
+                message: "the database system is starting up",
+                detail: None,
+                hint: None,
+                position: None,
+            };
+            let sqlstate = Some(said.sqlstate);
+            OpenError::LoginFailed { error: encode_error(&said), sqlstate, fatal_for_client: false }
+        }
+        other => panic!("{other}"),
     }
 }
 

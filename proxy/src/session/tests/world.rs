@@ -7,19 +7,15 @@ use std::time::{Duration, Instant};
 
 use expect_test::Expect;
 
-use super::model::Model;
+use super::model::{Model, open_error};
 use crate::policy::{BindSource, NoRegion, Policy, RegionSource, Source, Unbound};
-use crate::pool::{
-    BackendInfo, BackendKey, NodeIdentity, OpenError, Parameters, PoolMode, Quotas, SessionKey, Settings, StatePolicy,
-};
+use crate::pool::{BackendInfo, BackendKey, NodeIdentity, Parameters, PoolMode, Quotas, SessionKey, Settings, StatePolicy};
 use crate::region::RegionId;
-use crate::session::{Cancel, Core, CoreSettings, Counters, Identity, Login, Output, Outputs, Payload};
+use crate::session::{Cancel, Core, CoreSettings, Counters, Identity, Login, Output, Outputs, Payload, Timeouts};
 use crate::table::Publisher;
 use crate::target::TargetSessionAttrs;
 use crate::wire::startup::{CancelRequest, Replication};
-use crate::wire::{
-    Frame, Malformed, Mode, Report, Severity, Splitter, SqlState, TransactionStatus, backend, encode_error, frontend, parse_error,
-};
+use crate::wire::{Frame, Malformed, Mode, Splitter, SqlState, TransactionStatus, backend, frontend, parse_error};
 
 /// How bytes are delivered.
 #[derive(Clone, Copy, Debug)]
@@ -37,10 +33,18 @@ pub(super) struct Setup {
     pub(super) size: u32,
     pub(super) session_state: StatePolicy,
     pub(super) prepared_statements: usize,
+    pub(super) timeouts: Timeouts,
 }
 
 pub(super) fn transaction_mode() -> Setup {
-    Setup { mode: PoolMode::Transaction, source: source(), size: 20, session_state: StatePolicy::Pin, prepared_statements: 200 }
+    Setup {
+        mode: PoolMode::Transaction,
+        source: source(),
+        size: 20,
+        session_state: StatePolicy::Pin,
+        prepared_statements: 200,
+        timeouts: Timeouts::default(),
+    }
 }
 
 pub(super) fn session_mode() -> Setup {
@@ -150,6 +154,7 @@ impl World {
             parameters: ["domicile.region".to_owned(), "helios.region".to_owned()].into(),
             session_state: setup.session_state,
             pin_notice: true,
+            timeouts: setup.timeouts,
             nodes: ["node-eu", "node-us"].map(|name| std::array::from_fn(|_| Some(name.into()))).into(),
         };
         let core =
@@ -427,6 +432,7 @@ impl World {
                             self.servers.insert(key, model);
                         }
                     }
+                    Output::Cancel(order) => self.note_cancel(Cancel::Send(*order)),
                     Output::Audit(record) => {
                         let what = if record.would_block { "would block" } else { "denied" };
                         writeln!(self.said, "  audit: {what} {:?} at {} by {}", &*record.region, record.message, record.rule)
@@ -507,28 +513,6 @@ fn prefix(name: &str) -> String {
 fn parameters(target: TargetSessionAttrs) -> Arc<Parameters> {
     let standby = target.is_for_standbys().then_some(("in_hot_standby", "on"));
     Arc::new([("TimeZone", "UTC"), ("standard_conforming_strings", "on")].into_iter().chain(standby).collect())
-}
-
-/// Why a backend can not be opened.
-fn open_error(why: &str, node: Arc<str>, wanted: TargetSessionAttrs) -> OpenError {
-    match why {
-        "refuses" => OpenError::Refused { node },
-        "silent" => OpenError::TimedOut { node },
-        "unfit" => OpenError::NoneFits { wanted },
-        "starting" => {
-            let said = Report {
-                severity: Severity::Fatal,
-                sqlstate: SqlState::CANNOT_CONNECT_NOW,
-                message: "the database system is starting up",
-                detail: None,
-                hint: None,
-                position: None,
-            };
-            let sqlstate = Some(said.sqlstate);
-            OpenError::LoginFailed { error: encode_error(&said), sqlstate, fatal_for_client: false }
-        }
-        other => panic!("{other}"),
-    }
 }
 
 fn resolve(payload: Payload, chunk: &[u8]) -> Vec<u8> {
