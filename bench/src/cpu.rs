@@ -16,6 +16,16 @@ pub fn of_process(process: u32) -> Duration {
     Duration::from_nanos(used.sum())
 }
 
+/// What a process and all its children have used since their start.
+pub fn of_tree(process: u32) -> Duration {
+    let tasks = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    let children = tasks.flat_map(|task| {
+        let text = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        text.split_whitespace().filter_map(|child| child.parse().ok()).collect::<Vec<u32>>()
+    });
+    of_process(process) + children.map(of_tree).sum::<Duration>()
+}
+
 /// What this thread has used.
 pub fn of_this_thread() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);

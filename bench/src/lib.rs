@@ -3,7 +3,10 @@
 //! Figures of one run are compared with each other and with nothing else. What is measured is the shipped program, driven as its
 //! users drive it.
 
+pub mod answers;
 pub mod cpu;
 pub mod fence;
+pub mod outcome;
 pub mod report;
 pub mod rounds;
+pub mod scanner;

@@ -1,0 +1,32 @@
+//! Many clients that have logged in and asked once, and say nothing more.
+
+use std::io::{self, Read};
+use std::net::SocketAddr;
+
+use domicile_bench::answers::Work;
+use domicile_tests::client::{Client, Login};
+
+/// What is to be done.
+#[derive(clap::Args)]
+pub struct Options {
+    /// Where to
+    address: SocketAddr,
+    /// Clients at once
+    #[arg(long)]
+    clients: usize,
+}
+
+/// Logs in, says `idle`, and leaves when standard input ends.
+pub fn run(options: &Options) -> Result<(), String> {
+    let mut clients = Vec::new();
+    for _ in 0..options.clients {
+        let mut client = Client::login(options.address, &Login::default()).map_err(|said| said.to_string())?;
+        if let Some(error) = client.query(Work::Row100.statement()).error() {
+            return Err(format!("{error:?}"));
+        }
+        clients.push(client);
+    }
+    println!("idle");
+    io::stdin().read_to_end(&mut Vec::new()).map_err(|error| error.to_string())?;
+    Ok(())
+}
