@@ -4,9 +4,12 @@
 //! users drive it.
 
 pub mod answers;
+pub mod cell;
 pub mod cpu;
-pub mod fence;
 pub mod outcome;
 pub mod report;
 pub mod rounds;
 pub mod scanner;
+pub mod stage;
+pub mod subjects;
+pub mod workloads;

@@ -20,6 +20,9 @@ use socket2::{Domain, Socket, Type};
 
 #[derive(Parser)]
 struct CommandLine {
+    /// The core to stay on
+    #[arg(long)]
+    core: Option<usize>,
     #[command(subcommand)]
     command: Command,
 }
@@ -42,7 +45,11 @@ fn main() -> ExitCode {
     // Every client is a file.
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).ok();
-    let done = match CommandLine::parse().command {
+    let line = CommandLine::parse();
+    if let Some(core) = line.core {
+        domicile_bench::cpu::pin_thread(None, core);
+    }
+    let done = match line.command {
         Command::Stub { port } => listen(port).and_then(stub::run).map_err(|error| error.to_string()),
         Command::Relay { port, target } => {
             let target = SocketAddr::from((Ipv4Addr::LOCALHOST, target));

@@ -58,7 +58,6 @@ pub struct Latency {
 impl Latency {
     /// Of a histogram of nanoseconds.
     pub fn of(histogram: &Histogram<u64>) -> Self {
-        #[expect(clippy::cast_precision_loss, reason = "at most a minute")]
         let at = |share: f64| histogram.value_at_quantile(share) as f64 / 1000.0;
         // Ten points for every further nine: 0, 0.1, … 0.9, 0.91, … 0.99, 0.991 …
         let steps = (0..4).flat_map(|nines: i32| {

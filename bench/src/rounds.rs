@@ -26,27 +26,39 @@ impl Figure {
     }
 }
 
-/// Measures each subject once a round, in turns; what each came to, in their order.
-///
-/// # Errors
-/// The first that a measurement has.
-pub fn in_turns<const N: usize>(
+/// The median of what each round of one came to by the same round of another. Both have met the same disturbances.
+pub fn ratio(one: &[f64], other: &[f64]) -> Option<f64> {
+    let ratios: Vec<f64> = one.iter().zip(other).filter(|(_, other)| **other > 0.0).map(|(one, other)| one / other).collect();
+    Figure::of(&ratios).map(|figure| figure.median)
+}
+
+/// Measures each of `subjects` once a round, in turns. One that fails is left out from then on, and `failed` gets to know.
+pub fn in_turns<T>(
     rounds: usize,
-    mut measure: impl FnMut(usize, usize) -> Result<f64, String>,
-) -> Result<[Figure; N], String> {
-    let mut values = [const { Vec::new() }; N];
+    subjects: usize,
+    mut measure: impl FnMut(usize, usize) -> Result<T, String>,
+    mut failed: impl FnMut(usize, String),
+) -> Vec<Vec<T>> {
+    let mut values: Vec<Vec<T>> = (0..subjects).map(|_| Vec::new()).collect();
+    let mut is_out = vec![false; subjects];
     for round in 0..rounds {
         // Whoever goes first in one round goes last in the next.
-        for turn in 0..N {
-            let subject = if round % 2 == 0 { turn } else { N - 1 - turn };
-            values[subject].push(measure(subject, round)?);
+        for turn in 0..subjects {
+            let subject = if round % 2 == 0 { turn } else { subjects - 1 - turn };
+            if is_out[subject] {
+                continue;
+            }
+            match measure(subject, round) {
+                Ok(value) => values[subject].push(value),
+                Err(error) => {
+                    is_out[subject] = true;
+                    values[subject].clear();
+                    failed(subject, error);
+                }
+            }
         }
     }
-    let mut figures = [Figure { median: 0.0, low: 0.0, high: 0.0, rounds: 0 }; N];
-    for (figure, values) in figures.iter_mut().zip(&values) {
-        *figure = Figure::of(values).ok_or("no rounds were measured")?;
-    }
-    Ok(figures)
+    values
 }
 
 #[cfg(test)]
@@ -61,14 +73,22 @@ mod tests {
     }
 
     #[test]
+    fn a_ratio_is_taken_round_by_round() {
+        assert_eq!(ratio(&[1.0, 20.0, 3.0], &[2.0, 40.0, 3.0]), Some(0.5));
+        assert_eq!(ratio(&[1.0], &[]), None);
+    }
+
+    #[test]
     fn subjects_take_turns_and_nobody_is_always_first() {
         let mut order = Vec::new();
-        let figures: [Figure; 2] = in_turns(3, |subject, round| {
+        let mut failures = Vec::new();
+        let measure = |subject, round| {
             order.push(subject);
-            Ok((10 * subject + round) as f64)
-        })
-        .unwrap();
-        assert_eq!(order, [0, 1, 1, 0, 0, 1]);
-        assert_eq!(figures.map(|figure| figure.median), [1.0, 11.0]);
+            if subject == 2 { Err("no".to_owned()) } else { Ok(10 * subject + round) }
+        };
+        let values = in_turns(3, 3, measure, |subject, error| failures.push((subject, error)));
+        assert_eq!(order, [0, 1, 2, 1, 0, 0, 1]);
+        assert_eq!(values, [vec![0, 1, 2], vec![10, 11, 12], vec![]]);
+        assert_eq!(failures, [(2, "no".to_owned())]);
     }
 }

@@ -100,6 +100,11 @@ impl Cluster {
         started.ok_or_else(|| format!("PostgreSQL {} did not start again: {}", self.name, self.log()))
     }
 
+    /// The process that all others of it come from.
+    pub fn process_id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Ends the server process and nothing else, as the kernel does when memory is short.
     pub fn kill(&mut self) {
         self.process.signal(Signal::KILL);

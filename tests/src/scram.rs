@@ -77,6 +77,15 @@ pub fn server_final(
     format!("v={}", BASE64.encode(keyed(&keyed(&salted, b"Server Key"), signed.as_bytes())))
 }
 
+/// What PostgreSQL keeps instead of a password, with a salt that is always the same.
+pub fn verifier(password: &str) -> String {
+    let salt = b"always the same.";
+    let salted = salted_password(password, salt, 4096);
+    let stored = BASE64.encode(Sha256::digest(keyed(&salted, b"Client Key")));
+    let server = BASE64.encode(keyed(&salted, b"Server Key"));
+    format!("SCRAM-SHA-256$4096:{}${stored}:{server}", BASE64.encode(salt))
+}
+
 /// Thousands of hashes: worth keeping, because tests log in with the same password over and over.
 fn salted_password(password: &str, salt: &[u8], iterations: u32) -> [u8; 32] {
     type Known = HashMap<(String, Vec<u8>, u32), [u8; 32]>;

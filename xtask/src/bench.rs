@@ -1,47 +1,93 @@
 //! `cargo xtask bench`: what a query costs, subjects side by side in one run. bench/README.md tells how each figure is made.
 
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
 use std::process::Command;
 
-use domicile_bench::fence;
 use domicile_bench::report::Report;
+use domicile_bench::stage::{Depth, Stage, Watch};
+use domicile_bench::subjects::{Peer, Programs};
+use domicile_bench::workloads;
 use domicile_tests::proxy::{root, target_directory};
 
-use crate::progress;
+use crate::{install, progress};
 
 /// Measure what things cost, side by side in one run
 #[derive(clap::Args)]
 pub struct Options {
     /// Fewer and shorter rounds: under three minutes
-    #[arg(long)]
+    #[arg(long, conflicts_with = "full")]
     quick: bool,
+    /// More and longer rounds, and more sizes: under 40 minutes
+    #[arg(long)]
+    full: bool,
     /// Only the workloads whose names contain this
     #[arg(long, value_name = "NAME", default_value = "")]
     only: String,
+    /// Install Debian's PgBouncer and HAProxy, to be compared with
+    #[arg(long)]
+    install_peers: bool,
+    /// A further one to be compared with: a command that listens at PORT of 127.0.0.1; {server} in it becomes the port of its server
+    #[arg(long, value_name = "NAME=COMMAND,PORT")]
+    peer: Vec<Peer>,
+    /// An earlier report.json: says what has moved since
+    #[arg(long, value_name = "FILE")]
+    baseline: Option<PathBuf>,
 }
 
-/// Measures, prints a table and writes `target/bench/report.json`.
+/// Measures, prints a table and writes `target/bench/report.json` and `report.html`.
 pub fn run(options: &Options) -> Result<(), String> {
+    let baseline = options.baseline.as_deref().map(Report::read).transpose()?;
+    let asked_for = || workloads::ALL.iter().filter(|workload| workload.name.contains(&options.only));
+    if asked_for().next().is_none() {
+        let names: Vec<&str> = workloads::ALL.iter().map(|workload| workload.name).collect();
+        return Err(format!("No workload is named {}: there are {}.", options.only, names.join(", ")));
+    }
+    if options.install_peers {
+        install::peers()?;
+    }
     let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    build.args(["build", "--release", "--package", "domicile", "--bin", "domicile"]).current_dir(root());
-    progress::run("Building Domicile (release)", build)?;
-    let program = target_directory().join("release/domicile");
+    build.args(["build", "--release", "--package", "domicile", "--bin", "domicile"]);
+    build.args(["--package", "domicile-bench", "--bin", "domicile-bench"]).current_dir(root());
+    progress::run("Building Domicile and the load (release)", build)?;
+    let [domicile, bench] = ["domicile", "domicile-bench"].map(|name| target_directory().join("release").join(name));
 
-    let told = |line: &str| println!("{line}");
-    let (rounds, seconds) = if options.quick { (5, 4) } else { (11, 8) };
-    let mut report = Report::new(commit());
-    if "fence/select".contains(&options.only) {
-        report.rows.extend(fence::select(&program, rounds, seconds, &told)?);
+    let watch = Watch::start();
+    let terminal = std::io::stdout().is_terminal();
+    let told = |line: &str| tell(&format!("{:>4.0} s  {line}", watch.seconds()), terminal);
+    let depth = match (options.quick, options.full) {
+        (true, _) => Depth::Quick,
+        (_, true) => Depth::Full,
+        _ => Depth::Usual,
+    };
+    let mut stage = Stage::set(Programs { domicile, bench }, depth, options.peer.clone(), Report::new(commit()), &told)?;
+    let directory = target_directory().join("bench");
+    let count = asked_for().count();
+    for (done, workload) in asked_for().enumerate() {
+        tell("", terminal);
+        println!("{:>4.0} s  {} ({} of {count})", watch.seconds(), workload.name, done + 1);
+        if let Err(error) = (workload.run)(&mut stage) {
+            stage.note(format!("{}: {error}", workload.name));
+        }
+        // What there is after each workload is kept, whatever becomes of the next.
+        stage.report.write(&directory)?;
     }
-    if "fence/connect".contains(&options.only) {
-        report.rows.extend(fence::connect(&program, rounds, &told)?);
+    tell("", terminal);
+    println!("{}", stage.report.table());
+    if let Some(before) = baseline {
+        println!("\n{}", stage.report.since(&before));
     }
-    if report.rows.is_empty() {
-        return Err(format!("No workload is named {}: there are fence/select and fence/connect.", options.only));
-    }
-    let file = target_directory().join("bench/report.json");
-    report.write(&file)?;
-    println!("\n{}\nin {}", report.table(), file.display());
+    println!("\nin {} and report.html, after {:.0} s", directory.join("report.json").display(), watch.seconds());
     Ok(())
+}
+
+/// On a terminal one line that is written over and over; elsewhere nothing, because workloads have a line of their own.
+fn tell(line: &str, terminal: bool) {
+    if terminal {
+        let line: String = line.chars().take(100).collect();
+        print!("\r\x1b[K{line}");
+        std::io::stdout().flush().ok();
+    }
 }
 
 fn commit() -> String {

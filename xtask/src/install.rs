@@ -28,6 +28,21 @@ pub fn run() -> Result<(), String> {
     }
 }
 
+/// Installs the poolers that Domicile is compared with. They are only ever started by a measurement: where Debian's packages would
+/// have started a service, it is turned off again.
+pub fn peers() -> Result<(), String> {
+    let is_lacking = |name: &&str| !Path::new("/usr/sbin").join(name).exists() && program::find(name).is_none();
+    let lacking: Vec<&str> = ["pgbouncer", "haproxy"].into_iter().filter(is_lacking).collect();
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    packages(&lacking)?;
+    if Path::new("/run/systemd/system").exists() {
+        succeeds(Command::new("systemctl").args(["disable", "--now"]).args(&lacking));
+    }
+    Ok(())
+}
+
 /// Installs packages as root, or by a sudo that asks no password; else says what to type.
 pub fn packages(packages: &[&str]) -> Result<(), String> {
     let line = format!("apt-get install -y --no-install-recommends {}", packages.join(" "));

@@ -1,0 +1,96 @@
+//! The report as text.
+
+use super::{Report, Row, figure, groups, ratio};
+
+impl Report {
+    /// A line for each row, in groups.
+    pub fn table(&self) -> String {
+        let mut text = String::new();
+        let mut last = String::new();
+        for (title, metric, rows) in groups(&self.rows) {
+            if title != last {
+                text += &format!("\n{title}\n");
+                last = title;
+            }
+            let unit = rows.first().map_or("", |row| &row.unit);
+            text += &format!(
+                "  {:<30} {:>10} {:>10} {:>10} {:>12} {:>10}\n",
+                format!("{metric} ({unit})"),
+                "median",
+                "low",
+                "high",
+                "÷ pgbouncer",
+                "÷ floor"
+            );
+            let figures = |row: &Row| {
+                format!(
+                    "    {:<28} {:>10} {:>10} {:>10} {:>12} {:>10}\n",
+                    row.subject,
+                    figure(row.median),
+                    figure(row.low),
+                    figure(row.high),
+                    ratio(row.ratio_pgbouncer),
+                    ratio(row.ratio_floor)
+                )
+            };
+            rows.into_iter().for_each(|row| text += &figures(row));
+        }
+        for note in &self.notes {
+            text += &format!("\n{note}");
+        }
+        text
+    }
+
+    /// What has moved since another report: rows whose medians differ, with the spread of both beside them.
+    pub fn since(&self, before: &Self) -> String {
+        let mut text = format!(
+            "Since {} (noise: the larger spread of the two, low to high, by the median; * beyond it)\n  {:<44} {:<22} {:>10} {:>10} {:>8} {:>8}\n",
+            before.commit, "what", "who", "before", "now", "change", "noise"
+        );
+        for row in &self.rows {
+            let same = |other: &&Row| {
+                (other.title(), &other.subject, &other.metric) == (row.title(), &row.subject, &row.metric) && other.median > 0.0
+            };
+            let Some(old) = before.rows.iter().find(same) else { continue };
+            let change = row.median / old.median - 1.0;
+            let spread = |row: &Row| (row.high - row.low) / row.median.max(f64::MIN_POSITIVE);
+            let noise = spread(row).max(spread(old));
+            if change.abs() < 0.01 {
+                continue;
+            }
+            let mark = if change.abs() > noise { "*" } else { "" };
+            text += &format!(
+                "  {:<44} {:<22} {:>10} {:>10} {:>+7.1}% {:>7.1}% {mark}\n",
+                format!("{} {}", row.title(), row.metric),
+                row.subject,
+                figure(old.median),
+                figure(row.median),
+                100.0 * change,
+                100.0 * noise
+            );
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{report, row};
+
+    #[test]
+    fn what_moved_is_shown_with_its_noise() {
+        let (before, mut after) = (report(), report());
+        after.rows[0] = row("domicile", 15.0);
+        let said = after.since(&before);
+        let lines: Vec<&str> = said.lines().skip(2).collect();
+        assert_eq!(lines.len(), 1, "{said}");
+        assert!(lines[0].contains("domicile") && lines[0].contains("+50.0%") && lines[0].ends_with('*'), "{said}");
+    }
+
+    #[test]
+    fn a_group_has_one_heading() {
+        let table = report().table();
+        assert_eq!(table.matches("query/row100, simple, 64 clients").count(), 1, "{table}");
+        assert!(table.contains("cpu_us_per_query (µs a query)"), "{table}");
+    }
+}

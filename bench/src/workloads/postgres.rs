@@ -1,0 +1,77 @@
+//! `pgbench --select-only` against a real PostgreSQL.
+
+use std::process::Command;
+use std::time::Duration;
+
+use domicile_tests::cluster::{Cluster, Options};
+use domicile_tests::program;
+
+use crate::cell::{Cell, Sample};
+use crate::cpu;
+use crate::stage::{Stage, Watch};
+use crate::subjects::{Programs, Subject, server_core};
+
+const CLIENTS: usize = 64;
+
+/// A cluster with pgbench's tables; its server processes stay off the core of whoever is measured.
+///
+/// # Errors
+/// It does not start, or there is no PostgreSQL here.
+pub fn cluster() -> Result<Cluster, String> {
+    let options = Options { name: "bench", connections_max: 200, settings: &QUIET, ..Default::default() };
+    let cluster = Cluster::start(&options)?;
+    cluster.execute("postgres", "CREATE DATABASE demo")?;
+    pgbench(&cluster.address().port().to_string(), &["-i", "-q"])?;
+    cpu::pin(cluster.process_id(), server_core());
+    Ok(cluster)
+}
+
+/// Nothing of a statement is logged: that would be measured too.
+const QUIET: [(&str, &str); 2] = [("log_statement", "none"), ("log_min_duration_statement", "-1")];
+
+/// Runs pgbench; what it says.
+fn pgbench(port: &str, arguments: &[&str]) -> Result<String, String> {
+    let mut command = Command::new(program::need("pgbench")?);
+    command.args(arguments).args(["-h", "127.0.0.1", "-U", "postgres", "-p", port, "demo"]).env("PGPASSWORD", "postgres");
+    let output = program::run(command, "", Duration::from_secs(300)).map_err(|error| error.to_string())?;
+    let said = program::both(&output);
+    if output.status.success() { Ok(said) } else { Err(said) }
+}
+
+/// Everybody, in the ways of asking that pgbench has.
+///
+/// # Errors
+/// A subject does not start.
+pub fn select(stage: &mut Stage<'_>) -> Result<(), String> {
+    let cluster = cluster()?;
+    let mut subjects = stage.everybody(cluster.address(), None)?;
+    subjects.push(Programs::direct(cluster.address()));
+    let subjects: Vec<&Subject> = subjects.iter().collect();
+    for protocol in stage.depth.choose(&["simple"][..], &["simple", "prepared"], &["simple", "extended", "prepared"]) {
+        let cell = Cell { workload: "postgres/select", protocol: Some(protocol), clients: CLIENTS };
+        let seconds = stage.depth.choose("1", "3", "5");
+        stage.measure(&cell, &subjects, stage.depth.choose(3, 5, 7), |_, subject| measure(subject, protocol, seconds));
+    }
+    Ok(())
+}
+
+/// One run of pgbench.
+///
+/// # Errors
+/// It failed.
+pub fn measure(subject: &Subject, protocol: &str, seconds: &str) -> Result<Sample, String> {
+    let used = || subject.process.map(cpu::of_tree);
+    let (before, watch) = (used(), Watch::start());
+    let clients = CLIENTS.to_string();
+    let port = subject.address.port().to_string();
+    let said = pgbench(&port, &["-S", "-n", "-M", protocol, "-c", &clients, "-j", "1", "-T", seconds])?;
+    let took = watch.seconds();
+    let queries = said.lines().find_map(|line| line.strip_prefix("number of transactions actually processed: "));
+    let queries: f64 = queries.and_then(|count| count.trim().parse().ok()).ok_or("pgbench does not say what it has done")?;
+    let mut values = Vec::new();
+    if let (Some(before), Some(after)) = (before, used()) {
+        values.push(("cpu_us_per_query", "µs a query", (after - before).as_secs_f64() * 1e6 / queries));
+    }
+    values.push(("qps", "queries/s", queries / took));
+    Ok(Sample { values, curve: Vec::new() })
+}
