@@ -62,7 +62,7 @@ impl Latency {
         // Ten points for every further nine: 0, 0.1, … 0.9, 0.91, … 0.99, 0.991 …
         let steps = (0..4).flat_map(|nines: i32| {
             let open = 0.1_f64.powi(nines);
-            (0..9).map(move |step| 1.0 - open * (1.0 - 0.1 * f64::from(step)))
+            (0..9).map(move |step| (1e5 * (1.0 - open * (1.0 - 0.1 * f64::from(step)))).round() / 1e5)
         });
         let curve = if histogram.is_empty() { Vec::new() } else { steps.map(|share| (share, at(share))).collect() };
         Self { p50_us: at(0.5), p99_us: at(0.99), p999_us: at(0.999), curve }
