@@ -57,6 +57,10 @@ pub const CONSOLE_STATEMENTS_MAX: usize = 64;
 pub const OPERATED_DATABASES_MAX: usize = 1024;
 /// Texts of the prepared statements that one backend keeps for transaction pooling, together.
 pub const BACKEND_STATEMENTS_BYTES_MAX: usize = 4 << 20;
+/// Clients, each one address and one user, whose wrong passwords are remembered. Some 60 bytes each.
+pub const LOGIN_FAILURES_REMEMBERED_MAX: usize = 16_384;
+/// Tries to log in of one of them that wait because of those; each keeps a connection.
+pub const LOGIN_ATTEMPTS_WAITING_MAX: u32 = 8;
 /// Prepared statements of one session in transaction pooling.
 pub const SESSION_STATEMENTS_MAX: usize = 4096;
 /// Texts of one session's prepared statements, together.

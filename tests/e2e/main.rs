@@ -10,6 +10,7 @@ mod cancel;
 mod console;
 mod fence;
 mod leaks;
+mod limits;
 mod login;
 mod metrics;
 mod nodes;

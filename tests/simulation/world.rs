@@ -300,7 +300,7 @@ impl World {
         let reference = Server::reference(start, served_by, &startup);
         let told = Arc::new(parameters(&reference));
         let secret = CancelSecret::from(&self.rng.u32(..).to_be_bytes()[..]);
-        let login = Login { identity, told, before: Default::default(), secret };
+        let login = Login { identity, told, before: Default::default(), secret, places: Vec::new() };
         let roams = self.setup.mode == PoolMode::Transaction && self.rng.bool();
         let kind = if self.rng.u8(..3) == 0 { SLOW } else { 'c' };
         let session = self.core.client_ready(login, self.now, &mut self.out);

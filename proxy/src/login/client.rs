@@ -5,10 +5,12 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tracing::field::display;
 use tracing::{debug, info, warn};
 
+use super::attempts::{Turn, Who};
+use super::census::Newcomer;
 use super::conversation::{Admitted, ClientLogin, Refused, Step};
 use super::random::Chance;
 use super::refusal::Refusal;
@@ -17,11 +19,8 @@ use super::transport::Transport;
 use super::{Counted, Desk};
 use crate::engine::ToWorker;
 use crate::fence::Seat;
-use crate::observe::LoginOutcome;
+use crate::observe::{Limit, LoginOutcome};
 use crate::session::Identity;
-
-/// Logins at once. Each holds two descriptors and a few KiB until its deadline, whether or not the client ever speaks.
-const LOGINS_MAX: usize = 1024;
 
 impl Desk {
     /// A client has connected to `worker`. Its login runs from here on by itself.
@@ -31,10 +30,11 @@ impl Desk {
         }
         let shown = peer.map(display);
         let (worker, seat) = if peer.is_none() { self.next_worker() } else { (worker, seat) };
-        if self.in_progress.get() >= LOGINS_MAX {
+        if self.in_progress.get() >= self.rules().config.limits.max_logins as usize {
             self.logins.count(LoginOutcome::TooMany);
+            self.logins.count_refused(Limit::Logins);
             // There is no room to wait for anything: what does not fit into the socket's buffer is not sent.
-            let farewell = Refusal::too_many().encode();
+            let farewell = Refusal::limited(Limit::Logins, "").encode();
             if rustix::net::send(&socket, &farewell, rustix::net::SendFlags::DONTWAIT).is_err() {
                 debug!(peer = shown, "a client could not be told that there are too many logins");
             }
@@ -88,12 +88,20 @@ impl Desk {
             }
         };
         let mut login = ClientLogin::new(transport, chance);
-        let mut authenticating = None;
+        let (mut places, mut who) = (Vec::new(), None);
         loop {
             let step = login.step(&self.rules(), self.clients());
-            let has_passed = login.is_authenticating() || matches!(step, Step::Admit(_) | Step::Console(..));
-            if has_passed && authenticating.is_none() {
-                authenticating = Some(Counted::new(&self.authenticating));
+            let user = login.claims_to_be();
+            if places.is_empty() && (user.is_some() || matches!(step, Step::Admit(_) | Step::Console(..))) {
+                places.push(self.census.take());
+            }
+            if who.is_none()
+                && let Some(user) = user
+            {
+                let is = *who.insert(self.attempts.borrow().who(peer.map(|peer| peer.ip()), user));
+                if !self.await_turn(is, deadline).await {
+                    return self.turn_away(&socket, &Refused::because(Refusal::limited(Limit::FailedLogins, user)), peer).await;
+                }
             }
             match step {
                 Step::Read => {
@@ -114,16 +122,15 @@ impl Desk {
                     return Ok(LoginOutcome::Cancel);
                 }
                 Step::Refuse(refused) => {
-                    self.tell_of(&refused, peer);
-                    socket.write_all(refused.refusal.encode().into()).await?;
-                    socket.finish()?;
-                    return Ok(refused.refusal.outcome);
+                    if refused.refusal.outcome == LoginOutcome::Password {
+                        who.iter().for_each(|who| self.attempts.borrow_mut().failed(*who, Instant::now()));
+                    }
+                    return self.turn_away(&socket, &refused, peer).await;
                 }
                 Step::Console(greeting, client) => {
+                    who.iter().for_each(|who| self.attempts.borrow_mut().succeeded(*who));
                     let Some(counted) = self.claim_console() else {
-                        socket.write_all(Refusal::too_many().encode().into()).await?;
-                        socket.finish()?;
-                        return Ok(LoginOutcome::TooMany);
+                        return self.turn_away(&socket, &Refused::because(Refusal::too_many_consoles()), peer).await;
                     };
                     socket.write_all(greeting.into()).await?;
                     info!(peer = shown, user = &*client.user, "a session of the console begins");
@@ -131,18 +138,25 @@ impl Desk {
                     return Ok(LoginOutcome::Admitted);
                 }
                 Step::Admit(admitted) => {
-                    let identity = &admitted.login.identity;
-                    if let Some(refused) = self.refuses_database(&identity.user, &identity.database) {
-                        self.tell_of(&refused, peer);
-                        socket.write_all(refused.refusal.encode().into()).await?;
-                        socket.finish()?;
-                        return Ok(refused.refusal.outcome);
+                    who.iter().for_each(|who| self.attempts.borrow_mut().succeeded(*who));
+                    let Admitted { mut login, early, region } = *admitted;
+                    let Identity { user, database, .. } = &login.identity;
+                    if let Some(refused) = self.refuses_database(user, database) {
+                        return self.turn_away(&socket, &refused, peer).await;
                     }
-                    let Admitted { mut login, early } = *admitted;
+                    let newcomer = Newcomer { user, database, region: region.as_deref() };
+                    match self.census.admit(newcomer, &self.rules().config.limits) {
+                        Ok(more) => places.extend(more),
+                        Err(refusal) => {
+                            let subject = Some((user.to_string(), database.to_string()));
+                            let refused = Refused { subject, ..Refused::because(refusal) };
+                            return self.turn_away(&socket, &refused, peer).await;
+                        }
+                    }
+                    login.places = places;
                     login.told = self.interner.borrow_mut().share(login.told);
                     let Identity { user, database, .. } = &login.identity;
                     debug!(peer = shown, user = &**user, database = &**database, worker, "client logged in");
-                    self.admitted.set(self.admitted.get() + 1);
                     (self.deliver)(worker, ToWorker::Client { socket: socket.into_fd(), login, early, seat });
                     return Ok(LoginOutcome::Admitted);
                 }
@@ -150,11 +164,41 @@ impl Desk {
         }
     }
 
-    /// Logs a refusal and records it if it was a denial.
+    /// A client is about to be asked for a proof: waits, if others of its address and user have failed. False: too many wait already.
+    async fn await_turn(&self, who: Who, deadline: Instant) -> bool {
+        let (free, longest) = {
+            let limits = &self.rules().config.limits;
+            (limits.failed_logins, limits.failed_login_delay)
+        };
+        let turn = self.attempts.borrow_mut().begin(who, free, longest, Instant::now());
+        match turn {
+            Turn::Now => true,
+            Turn::At(at) => {
+                self.logins.count_delayed();
+                sleep_until(at.min(deadline)).await;
+                self.attempts.borrow_mut().has_waited(who);
+                true
+            }
+            Turn::Never => false,
+        }
+    }
+
+    /// Tells a client why it is not let in.
+    async fn turn_away(&self, socket: &Socket, refused: &Refused, peer: Option<SocketAddr>) -> io::Result<LoginOutcome> {
+        self.tell_of(refused, peer);
+        socket.write_all(refused.refusal.encode().into()).await?;
+        socket.finish()?;
+        Ok(refused.refusal.outcome)
+    }
+
+    /// Logs a refusal, counts it if it was by a bound, and records it if it was a denial.
     fn tell_of(&self, refused: &Refused, peer: Option<SocketAddr>) {
         let Refused { refusal, subject, audit } = refused;
         let (user, database) = subject.as_ref().map(|(user, database)| (user.as_str(), database.as_str())).unzip();
         let (sqlstate, cause) = (refusal.sqlstate.as_str(), refusal.cause);
+        if let Some(limit) = refusal.limit {
+            self.logins.count_refused(limit);
+        }
         info!(peer = peer.map(display), user, database, sqlstate, cause, error = refusal.message, "login refused");
         if let Some(record) = audit {
             if let Some(denials) = &self.fence.denials {

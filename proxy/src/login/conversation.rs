@@ -26,8 +26,9 @@ use super::refusal::Refusal;
 use super::transport::{TlsPeer, Transport};
 use crate::admin::console::{Client, is_console};
 use crate::limits::AUTH_MESSAGE_BYTES_MAX;
-use crate::observe::LoginOutcome;
+use crate::observe::{Limit, LoginOutcome};
 use crate::policy::Denial;
+use crate::region::SessionRegion;
 use crate::session::{AuditRecord, Identity, Login};
 use crate::wire::backend::authentication_ok;
 use crate::wire::frame::body;
@@ -81,6 +82,13 @@ pub struct Refused {
     pub audit: Option<Box<AuditRecord>>,
 }
 
+impl Refused {
+    /// A refusal of nobody in particular.
+    pub(super) fn because(refusal: Refusal) -> Self {
+        Self { refusal, subject: None, audit: None }
+    }
+}
+
 /// A login that succeeded.
 #[derive(Debug)]
 pub struct Admitted {
@@ -88,6 +96,8 @@ pub struct Admitted {
     pub login: Login,
     /// What the client has sent behind its login.
     pub early: Bytes,
+    /// The declared region that it starts in.
+    pub region: Option<Box<str>>,
 }
 
 impl ClientLogin {
@@ -107,9 +117,12 @@ impl ClientLogin {
         self.input.extend_from_slice(bytes);
     }
 
-    /// Whether it has been let as far as to prove who it is.
-    pub fn is_authenticating(&self) -> bool {
-        matches!(self.state, State::Authenticating(..))
+    /// Who it says it is, while it is to prove that.
+    pub fn claims_to_be(&self) -> Option<&str> {
+        match &self.state {
+            State::Authenticating(startup, _) => Some(&startup.user),
+            State::Startup { .. } | State::Over => None,
+        }
     }
 
     /// What is to be done next, by `rules`, while there are `clients` others.
@@ -161,7 +174,7 @@ impl ClientLogin {
         // An operator gets in when there are too many of the others; consoles have a bound of their own.
         let is_full = rules.config.limits.max_clients.is_some_and(|max| clients >= u64::from(max));
         if is_full && !is_console(&startup.database) {
-            return refuse(Some(&startup), Refusal::too_many());
+            return refuse(Some(&startup), Refusal::limited(Limit::Clients, ""));
         }
         // Extensions are not known; who asks for more than is spoken is told before anything else ("Protocol negotiation").
         let spoken = startup.protocol_minor.min(PROTOCOL_MINOR_MAX);
@@ -238,8 +251,12 @@ impl ClientLogin {
             replication: startup.replication,
             startup_region: admission.startup_region,
         };
-        let login = Login { identity, told: Arc::new(told), before, secret: self.secret(startup) };
-        Step::Admit(Box::new(Admitted { login, early: self.input.split().freeze() }))
+        let login = Login { identity, told: Arc::new(told), before, secret: self.secret(startup), places: Vec::new() };
+        let region = match &start {
+            SessionRegion::Declared(region) => Some(rules.policy.name(*region).into()),
+            SessionRegion::None | SessionRegion::Undeclared(_) => None,
+        };
+        Step::Admit(Box::new(Admitted { login, early: self.input.split().freeze(), region }))
     }
 
     /// The secret that the client gets.

@@ -12,11 +12,13 @@
 //! (`cancel`).
 
 mod admission;
+mod attempts;
 mod authentication;
 mod backend;
 mod backend_login;
 mod backoff;
 mod cancel;
+mod census;
 mod choice;
 mod client;
 mod connect;
@@ -56,8 +58,10 @@ use crate::pool::{OpenError, OpenRequest, Parameters};
 use crate::region::{RegionId, SessionRegion};
 use crate::session::Counters;
 use crate::target::TargetSessionAttrs;
+use attempts::Attempts;
 use authentication::Authenticator;
 use backend_login::KeyCache;
+use census::Census;
 use choice::Candidate;
 use intern::Interner;
 use resolver::Resolver;
@@ -142,10 +146,10 @@ pub struct Desk {
     resolver: Rc<Resolver>,
     /// Connections whose login is not over.
     in_progress: Rc<Cell<usize>>,
-    /// Those of them that have passed the check of `max_clients`.
-    authenticating: Rc<Cell<usize>>,
-    /// Clients that were handed to workers.
-    admitted: Cell<u64>,
+    /// The clients there are.
+    census: Census,
+    /// Wrong passwords.
+    attempts: RefCell<Attempts>,
     draining: Cell<bool>,
     /// The worker that got the last client of a Unix socket.
     last_by_unix_socket: Cell<usize>,
@@ -173,8 +177,8 @@ impl Desk {
             keys: RefCell::default(),
             resolver: Rc::default(),
             in_progress: Rc::default(),
-            authenticating: Rc::default(),
-            admitted: Cell::new(0),
+            census: Census::default(),
+            attempts: RefCell::default(),
             draining: Cell::new(false),
             last_by_unix_socket: Cell::new(0),
             door: console::Door::default(),
@@ -208,9 +212,7 @@ impl Desk {
 
     /// Clients there are: sessions, those on their way to a worker, and those that are proving who they are.
     pub fn clients(&self) -> u64 {
-        let sum = |count: fn(&Counters) -> u64| self.sessions.iter().map(|counters| count(counters)).sum::<u64>();
-        let on_their_way = self.admitted.get().saturating_sub(sum(|counters| counters.sessions_total.get()));
-        sum(|counters| counters.sessions.get()) + on_their_way + self.authenticating.get() as u64
+        self.census.clients()
     }
 }
 

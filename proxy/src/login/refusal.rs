@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::observe::LoginOutcome;
+use crate::observe::{Limit, LoginOutcome};
 use crate::session::REPLICATION_HINT;
 use crate::wire::{Report, Severity, SqlState, encode_error};
 
@@ -21,11 +21,13 @@ pub struct Refusal {
     pub hint: Option<&'static str>,
     /// What the client must not learn; for the log.
     pub cause: Option<&'static str>,
+    /// The bound that it is because of.
+    pub limit: Option<Limit>,
 }
 
 impl Refusal {
     pub(super) fn new(outcome: LoginOutcome, sqlstate: SqlState, message: impl Into<String>) -> Self {
-        Self { outcome, sqlstate, message: message.into(), detail: None, hint: None, cause: None }
+        Self { outcome, sqlstate, message: message.into(), detail: None, hint: None, cause: None, limit: None }
     }
 
     /// The client broke the protocol.
@@ -39,9 +41,36 @@ impl Refusal {
         Self { cause: Some(cause), ..Self::new(LoginOutcome::Password, SqlState::INVALID_PASSWORD, message) }
     }
 
-    /// There are too many clients, or too many that are just logging in.
-    pub(super) fn too_many() -> Self {
-        Self::new(LoginOutcome::TooMany, SqlState::TOO_MANY_CONNECTIONS, "sorry, too many clients already")
+    /// There are as many as there may be; `name` says whose, if the bound is of one user, database or region.
+    pub(super) fn limited(limit: Limit, name: &str) -> Self {
+        let (message, hint) = match limit {
+            Limit::Clients => ("sorry, too many clients already".to_owned(), "The proxy admits limits.max_clients of them."),
+            Limit::ClientsPerUser => {
+                (format!("too many clients of user \"{name}\" already"), "The proxy admits limits.max_clients_per_user of them.")
+            }
+            Limit::ClientsPerDatabase => (
+                format!("too many clients of database \"{name}\" already"),
+                "The proxy admits limits.max_clients_per_database of them.",
+            ),
+            Limit::ClientsPerRegion => (
+                format!("too many clients of region \"{name}\" already"),
+                "The proxy admits limits.max_clients_per_region of them.",
+            ),
+            Limit::Logins => {
+                ("sorry, too many clients are logging in".to_owned(), "The proxy admits limits.max_logins of them at once.")
+            }
+            Limit::FailedLogins => (
+                format!("too many failed logins of user \"{name}\" from this address"),
+                "The next ones are delayed (limits.failed_logins), and only so many wait. Try again later.",
+            ),
+        };
+        let refusal = Self::new(LoginOutcome::TooMany, SqlState::TOO_MANY_CONNECTIONS, message);
+        Self { limit: Some(limit), ..refusal }.with_hint(hint)
+    }
+
+    /// There are too many sessions of the console.
+    pub(super) fn too_many_consoles() -> Self {
+        Self::new(LoginOutcome::TooMany, SqlState::TOO_MANY_CONNECTIONS, "sorry, too many sessions of the console already")
     }
 
     /// No bind rule lets this login replicate.

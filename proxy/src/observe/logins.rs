@@ -59,11 +59,48 @@ impl LoginOutcome {
     }
 }
 
+/// A bound of the clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// All clients.
+    Clients,
+    /// Those of a user.
+    ClientsPerUser,
+    /// Those of a database.
+    ClientsPerDatabase,
+    /// Those of a region.
+    ClientsPerRegion,
+    /// Logins at once.
+    Logins,
+    /// Tries to log in that wait because others have failed.
+    FailedLogins,
+}
+
+impl Limit {
+    /// Every bound.
+    pub const ALL: [Self; 6] =
+        [Self::Clients, Self::ClientsPerUser, Self::ClientsPerDatabase, Self::ClientsPerRegion, Self::Logins, Self::FailedLogins];
+
+    /// Its option, which is also its metric label.
+    pub fn option(self) -> &'static str {
+        match self {
+            Self::Clients => "max_clients",
+            Self::ClientsPerUser => "max_clients_per_user",
+            Self::ClientsPerDatabase => "max_clients_per_database",
+            Self::ClientsPerRegion => "max_clients_per_region",
+            Self::Logins => "max_logins",
+            Self::FailedLogins => "failed_logins",
+        }
+    }
+}
+
 /// Logins by outcome.
 #[derive(Debug, Default)]
 pub struct LoginCounters {
     outcomes: [Cell<u64>; LoginOutcome::ALL.len()],
     cancels_unknown: Cell<u64>,
+    refused: [Cell<u64>; Limit::ALL.len()],
+    delayed: Cell<u64>,
 }
 
 impl LoginCounters {
@@ -84,6 +121,28 @@ impl LoginCounters {
         self.cancels_unknown.get()
     }
 
+    /// Counts a login that a bound has refused.
+    pub fn count_refused(&self, limit: Limit) {
+        if let Some(counter) = self.refused.get(limit as usize) {
+            counter.set(counter.get() + 1);
+        }
+    }
+
+    /// All bounds and how many logins each has refused.
+    pub fn refused(&self) -> impl Iterator<Item = (Limit, u64)> {
+        Limit::ALL.into_iter().zip(self.refused.iter().map(Cell::get))
+    }
+
+    /// Counts a login that waits because others have failed.
+    pub fn count_delayed(&self) {
+        self.delayed.set(self.delayed.get() + 1);
+    }
+
+    /// Logins that had to wait.
+    pub fn delayed(&self) -> u64 {
+        self.delayed.get()
+    }
+
     /// All outcomes and how often each was counted.
     pub fn all(&self) -> impl Iterator<Item = (LoginOutcome, u64)> {
         LoginOutcome::ALL.into_iter().zip(self.outcomes.iter().map(Cell::get))
@@ -99,5 +158,7 @@ mod tests {
         let counters = LoginCounters::default();
         LoginOutcome::ALL.into_iter().for_each(|outcome| counters.count(outcome));
         assert!(counters.all().all(|(_, count)| count == 1));
+        Limit::ALL.into_iter().for_each(|limit| counters.count_refused(limit));
+        assert!(counters.refused().all(|(_, count)| count == 1));
     }
 }

@@ -74,6 +74,16 @@ impl Snapshot {
                 help: "Connections of clients, by how their login ended",
                 rows: logins.all().map(|(outcome, count)| (labelled("outcome", outcome.as_str()), count)).collect(),
             },
+            Family {
+                name: "logins_refused",
+                help: "Logins that a bound of the clients has refused, by the option that sets it",
+                rows: logins.refused().map(|(limit, count)| (labelled("limit", limit.option()), count)).collect(),
+            },
+            single(
+                "logins_delayed",
+                "Logins that had to wait because others of their address and user have failed",
+                logins.delayed(),
+            ),
             single("sessions_started", "Sessions that began", sum(|counters| &counters.sessions_total)),
             single("answers", "Queries, function calls and Syncs answered by a backend", sum(|counters| &counters.answers_total)),
             single("pins", "Sessions that began to keep their backend", sum(|counters| &counters.pins_total)),

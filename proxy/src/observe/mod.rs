@@ -13,6 +13,6 @@ mod violation;
 pub(crate) use audit::tests::policy as any_policy;
 pub use audit::{AuditLog, TARGET as AUDIT_TARGET};
 pub use fence::{FenceCounts, FenceSample, FencedNode, FlowSample};
-pub use logins::{LoginCounters, LoginOutcome};
+pub use logins::{Limit, LoginCounters, LoginOutcome};
 pub use metrics::{CONTENT_TYPE, NodeSample, Snapshot};
 pub use violation::Violation;

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::local::LocalStatement;
 use super::output::{Identity, Login};
 use super::pin::Pin;
+use super::place::Place;
 use super::prepared::{Note, SessionStatements};
 use super::region::RegionTrack;
 use super::report::Watch;
@@ -157,6 +158,8 @@ pub(super) struct Session {
     pub(super) watch: Watch,
     /// For timeouts.
     pub(super) times: Times,
+    /// Where it is counted; given back with it.
+    _places: Vec<Place>,
 }
 
 /// A BEGIN that has not been sent.
@@ -224,6 +227,7 @@ impl Session {
             unnamed_ended: false,
             watch: Watch::default(),
             times: Times::default(),
+            _places: login.places,
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{CancelOrder, Refusal, Timeouts};
+use super::{CancelOrder, Place, Refusal, Timeouts};
 use crate::policy::Reason;
 use crate::pool::{self, BackendKey, Farewell, MovedBackend, OpenRequest, OpenTicket, Parameters, SessionKey, StartupSettings};
 use crate::region::RegionId;
@@ -62,6 +62,8 @@ pub struct Login {
     pub before: Bytes,
     /// The secret of the key by which its statements are cancelled.
     pub secret: CancelSecret,
+    /// Where it is counted.
+    pub places: Vec<Place>,
 }
 
 /// What the engine has to do, in order. It drains the list after every call of the core.

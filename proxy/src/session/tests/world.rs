@@ -365,6 +365,7 @@ impl World {
             told: parameters(TargetSessionAttrs::default()),
             before: backend::authentication_ok(),
             secret: name.repeat(4).as_bytes().into(),
+            places: Vec::new(),
         };
         let session = self.core.client_ready(login, self.now, &mut self.out);
         self.names.insert(session, name.to_owned());
