@@ -135,6 +135,11 @@ impl Cluster {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
     }
 
+    /// Where its files are.
+    pub fn data_directory(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
     /// The directory of its unix socket.
     pub fn socket_directory(&self) -> &Path {
         self.directory.path()
@@ -177,6 +182,15 @@ impl Cluster {
         let file = self.directory.path().join("data/pg_hba.conf");
         let error = |error| format!("{}: {error}", file.display());
         fs::write(&file, "local all all trust\nhost all all 127.0.0.1/32 trust\n").map_err(error)?;
+        self.execute("postgres", "SELECT pg_reload_conf()").map(drop)
+    }
+
+    /// Puts other rules in the place of `pg_hba.conf` and `pg_ident.conf`. The superuser must be let in by TCP.
+    pub fn set_rules(&self, hba: &str, ident: &str) -> Result<(), String> {
+        for (name, text) in [("pg_hba.conf", hba), ("pg_ident.conf", ident)] {
+            let file = self.directory.path().join("data").join(name);
+            fs::write(&file, text).map_err(|error| format!("{}: {error}", file.display()))?;
+        }
         self.execute("postgres", "SELECT pg_reload_conf()").map(drop)
     }
 

@@ -31,7 +31,7 @@ pub struct Configuration {
     pub auth: String,
     /// The lines of `[pools]`.
     pub pools: String,
-    /// `[auth] method`.
+    /// `[auth] method`; empty for none.
     pub method: &'static str,
     /// The lines of users.txt: user and password or verifier.
     pub users: Vec<(String, String)>,
@@ -77,10 +77,11 @@ impl Configuration {
         let listen: Vec<String> =
             [listen.to_string()].iter().chain(&self.listen).map(|element| format!("\"{element}\"")).collect();
         let listen = listen.join(", ");
+        let method = if self.method.is_empty() { String::new() } else { format!("method = \"{}\"\n", self.method) };
         format!(
-            "{fence}listen = [{listen}]\nworkers = {}\npool_mode = \"{}\"\n{}\n[auth]\nmethod = \"{}\"\nusers = \"users.txt\"\n{}\n\
+            "{fence}listen = [{listen}]\nworkers = {}\npool_mode = \"{}\"\n{}\n[auth]\n{}users = \"users.txt\"\n{}\n\
              [pools]\n{}[http]\nlisten = \"{http}\"\n[residency]\n{}\n{regions}{nodes}{}",
-            self.workers, self.pool_mode, self.top, self.method, self.auth, self.pools, self.residency, self.more
+            self.workers, self.pool_mode, self.top, method, self.auth, self.pools, self.residency, self.more
         )
     }
 }

@@ -9,8 +9,10 @@
 //! configuration names.
 
 mod admin;
+mod auth;
 mod document;
 mod files;
+mod hba;
 mod kernel;
 mod limits;
 mod listen;
@@ -37,6 +39,7 @@ use crate::policy::{self, BindSource, NoRegion, RegionSource, Unbound};
 use crate::pool::{PoolMode, StatePolicy};
 use crate::wire::sqlstate::SqlState;
 
+pub use hba::{CertificateName, ClientCertificate, Connection, DatabasePattern, Hba, HbaMethod, HbaRule, IdentMaps, NamePattern};
 pub use kernel::{Cgroup, FenceMode, Kernel, Steering};
 pub use limits::Limits;
 pub use listen::UnixSockets;
@@ -100,7 +103,9 @@ pub struct Config {
 pub struct Auth {
     /// What is asked of clients.
     pub method: AuthMethod,
-    /// Who may log in, and the passwords that open backends. Empty without a users file, which only `trust` allows.
+    /// Which of them are asked what, in the place of `method`.
+    pub hba: Option<Hba>,
+    /// Who may log in, and the passwords that open backends. Empty without a users file, which only methods without a password allow.
     pub users: Users,
     /// Whether a backend that asks for it gets a password in clear text.
     pub backend_cleartext: bool,
@@ -117,6 +122,22 @@ pub enum AuthMethod {
     Md5,
     /// SCRAM-SHA-256 (RFC 7677).
     ScramSha256,
+}
+
+impl AuthMethod {
+    /// Every method by its name.
+    const ALL: [(&str, Self); 4] =
+        [("trust", Self::Trust), ("password", Self::Password), ("md5", Self::Md5), ("scram-sha-256", Self::ScramSha256)];
+
+    /// The method as it stands in the file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Trust => "trust",
+            Self::Password => "password",
+            Self::Md5 => "md5",
+            Self::ScramSha256 => "scram-sha-256",
+        }
+    }
 }
 
 /// `[residency]`: which region serves whom.

@@ -11,11 +11,8 @@ use tracing::Level;
 
 use super::document::{Document, Entry, Section, parse};
 use super::mistake::{Findings, Mistakes};
-use super::users::{self, Users};
 use super::value::path_beside;
-use super::{
-    Auth, AuthMethod, Buffers, Config, Engine, Log, LogFormat, Pools, admin, files, kernel, limits, listen, nodes, residency,
-};
+use super::{Buffers, Config, Engine, Log, LogFormat, Pools, admin, auth, files, kernel, limits, listen, nodes, residency};
 use crate::pool::{PoolMode, StatePolicy};
 
 /// Workers that the pools can keep apart.
@@ -76,7 +73,7 @@ pub(super) fn whole(path: &Path, text: &str, environment: Environment<'_>, findi
     Some(Section::root(&document, &table, |root| {
         let regions = residency::regions(root);
         let nodes = nodes::read(root, &regions, environment);
-        let auth = root.section("auth", auth);
+        let auth = root.section("auth", auth::read);
         let listen = listen::read(root);
         Config {
             listen: listen.addresses,
@@ -116,53 +113,6 @@ fn non_zero(number: u32) -> Option<NonZeroUsize> {
 fn listen_address(entry: &Entry<'_>) -> Option<SocketAddr> {
     let what = "an IP address and a port, such as \"127.0.0.1:6432\", \"0.0.0.0:6432\" or \"[::]:6432\"";
     entry.parsed(what, listen::address)
-}
-
-fn auth(section: &Section<'_>) -> Auth {
-    let words = [
-        ("trust", AuthMethod::Trust),
-        ("password", AuthMethod::Password),
-        ("md5", AuthMethod::Md5),
-        ("scram-sha-256", AuthMethod::ScramSha256),
-    ];
-    let method = match section.entry("method") {
-        Some(entry) => entry.word(&words),
-        None => Some(AuthMethod::ScramSha256),
-    };
-    let file = section.entry("users");
-    if file.is_none() && method.is_some_and(|method| method != AuthMethod::Trust) {
-        section.mistake("auth.users is missing: add users = \"users.txt\" (only method \"trust\" needs no users)");
-    }
-    let method = method.unwrap_or(AuthMethod::ScramSha256);
-    Auth {
-        method,
-        users: file.map(|file| users_of(&file, method)).unwrap_or_default(),
-        backend_cleartext: section.entry("backend_cleartext").and_then(|entry| entry.boolean()).unwrap_or(false),
-    }
-}
-
-fn users_of(entry: &Entry<'_>, method: AuthMethod) -> Users {
-    let Document { path, findings, .. } = *entry.document;
-    let Some(file) = entry.text() else { return Users::default() };
-    let file = path_beside(path, file);
-    let text = match files::text(&file) {
-        Ok(text) => text,
-        Err(why) => {
-            entry.mistake(format!("{}: {} {why}", entry.name, file.display()));
-            return Users::default();
-        }
-    };
-    files::warn_if_public(&file, findings);
-    let users = users::parse(&file, &text, findings);
-    let md5 = users.md5_count();
-    if method == AuthMethod::ScramSha256 && md5 > 0 {
-        let text = format!(
-            "{md5} of the users have an md5 secret, with which they cannot log in by scram-sha-256: set their passwords anew, or \
-             use method \"md5\""
-        );
-        findings.warning(&file, None, text);
-    }
-    users
 }
 
 fn pools(section: &Section<'_>) -> Pools {

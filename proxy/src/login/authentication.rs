@@ -8,6 +8,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 
+use super::hba::Demand;
 use super::md5;
 use super::random::Chance;
 use super::refusal::Refusal;
@@ -28,7 +29,6 @@ const WRONG_PASSWORD: &str = "the password is wrong";
 
 /// How clients prove who they are; a reload makes a new one.
 pub struct Authenticator {
-    method: AuthMethod,
     /// Random, the same for the life of the process.
     process_secret: [u8; 32],
     /// Verifiers of the users whose passwords are known in clear text, made at their first login. Never more than there are users.
@@ -65,20 +65,28 @@ enum Expected {
 }
 
 impl Authenticator {
-    /// Checks clients by `method`. From `process_secret` come the salts for users that have none.
-    pub fn new(method: AuthMethod, process_secret: [u8; 32]) -> Self {
-        Self { method, process_secret, derived: RefCell::default() }
+    /// From `process_secret` come the salts for users that have none.
+    pub fn new(process_secret: [u8; 32]) -> Self {
+        Self { process_secret, derived: RefCell::default() }
     }
 
-    /// Begins the login of `user`, who has this secret and comes by `transport`; an unknown user has none.
-    pub fn begin(&self, user: &str, secret: Option<&Secret>, _transport: &Transport, chance: &Chance) -> Progress {
-        let unknown = secret.is_none().then_some(UNKNOWN_USER);
-        match (self.method, secret) {
+    /// Begins the login of `user`, who is asked for this, has this secret and comes by `transport`; an unknown user has none.
+    pub fn begin(
+        &self,
+        demand: Demand,
+        user: &str,
+        secret: Option<&Secret>,
+        _transport: &Transport,
+        chance: &Chance,
+    ) -> Progress {
+        let unknown = demand.doomed.or(secret.is_none().then_some(UNKNOWN_USER));
+        match (demand.method, secret) {
             (AuthMethod::Trust, _) => Progress::Admitted(Bytes::new()),
             (AuthMethod::Password, _) => ask(user, unknown, Expected::Password(secret.cloned()), authentication_cleartext()),
             // As in PostgreSQL and PgBouncer: a user who has a SCRAM verifier proves it by SCRAM under `md5` too.
             (AuthMethod::ScramSha256, _) | (AuthMethod::Md5, Some(Secret::Scram { .. })) => {
-                let (verifier, doomed) = self.verifier(user, secret);
+                let (verifier, unusable) = self.verifier(user, secret);
+                let doomed = demand.doomed.or(unusable);
                 let first = ServerFirst::new(verifier, doomed.is_some(), scram::nonce(&chance.nonce));
                 ask(user, doomed, Expected::Mechanism(first), authentication_sasl(&[scram::MECHANISM]))
             }

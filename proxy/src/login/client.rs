@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::field::display;
 use tracing::{debug, info, warn};
 
@@ -78,7 +78,10 @@ impl Desk {
         if peer.is_some() {
             tune(&socket)?;
         }
-        let transport = Transport::of(&socket, peer);
+        let mut transport = Transport::of(&socket, peer);
+        if self.rules().config.auth.hba.is_some() {
+            timeout_at(deadline, transport.look_up_unix_user()).await?;
+        }
         let socket = Socket::new(socket, deadline)?;
         let chance = match Chance::draw() {
             Ok(chance) => chance,
@@ -195,7 +198,7 @@ impl Desk {
     fn tell_of(&self, refused: &Refused, peer: Option<SocketAddr>) {
         let Refused { refusal, subject, audit } = refused;
         let (user, database) = subject.as_ref().map(|(user, database)| (user.as_str(), database.as_str())).unzip();
-        let (sqlstate, cause) = (refusal.sqlstate.as_str(), refusal.cause);
+        let (sqlstate, cause) = (refusal.sqlstate.as_str(), refusal.cause.as_deref());
         if let Some(limit) = refusal.limit {
             self.logins.count_refused(limit);
         }

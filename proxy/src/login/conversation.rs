@@ -20,6 +20,7 @@ use super::admission::{self, Rejection};
 use super::authentication::{Exchange, Progress};
 use super::console;
 use super::greeting;
+use super::hba;
 use super::message::take;
 use super::random::Chance;
 use super::refusal::Refusal;
@@ -183,8 +184,13 @@ impl ClientLogin {
         } else {
             Bytes::new()
         };
-        let secret = rules.config.auth.users.get(&startup.user);
-        let progress = rules.authenticator.begin(&startup.user, secret, &self.transport, &self.chance);
+        let auth = &rules.config.auth;
+        let demand = match hba::demand(auth, &startup, &self.transport) {
+            Ok(demand) => demand,
+            Err(refusal) => return refuse(Some(&startup), refusal),
+        };
+        let secret = auth.users.get(&startup.user);
+        let progress = rules.authenticator.begin(demand, &startup.user, secret, &self.transport, &self.chance);
         self.progress(startup, &negotiation, progress, rules)
     }
 

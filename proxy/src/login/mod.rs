@@ -6,7 +6,7 @@
 //! ```
 //!
 //! It runs on the control thread under tokio-uring. What is said is decided without I/O (`conversation`, `authentication`,
-//! `admission`, `greeting`, `backend_login`, `scram`); `client`, `backend`, `probe` and `socket` carry it. No backend is
+//! `admission`, `greeting`, `hba`, `backend_login`, `scram`); `client`, `backend`, `probe` and `socket` carry it. No backend is
 //! touched for a client here: a finished socket is handed to its worker, which greets the client (`session::greeting`), and is
 //! forgotten. A cancel request goes to the worker whose session it names, and from there to the server by a connection of its own
 //! (`cancel`).
@@ -25,6 +25,7 @@ mod connect;
 mod console;
 mod conversation;
 mod greeting;
+mod hba;
 mod intern;
 mod md5;
 mod message;
@@ -85,7 +86,7 @@ impl Rules {
     pub fn new(config: Config, policy: Arc<Policy>, process_secret: [u8; 32], previous: Option<&Self>, now: Instant) -> Self {
         let nodes = node::nodes(&config, &policy, previous.map_or(&[], |previous| &previous.nodes), now);
         let told_by_default = config.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let authenticator = Authenticator::new(config.auth.method, process_secret);
+        let authenticator = Authenticator::new(process_secret);
         Self { policy, nodes, authenticator, told_by_default: Arc::new(told_by_default), config }
     }
 

@@ -1,5 +1,7 @@
 //! Why a client is not let in: what it is told, and what only the log says.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use crate::observe::{Limit, LoginOutcome};
@@ -20,7 +22,7 @@ pub struct Refusal {
     /// What to do.
     pub hint: Option<&'static str>,
     /// What the client must not learn; for the log.
-    pub cause: Option<&'static str>,
+    pub cause: Option<Cow<'static, str>>,
     /// The bound that it is because of.
     pub limit: Option<Limit>,
 }
@@ -38,7 +40,7 @@ impl Refusal {
     /// The one answer to a wrong password and to an unknown user.
     pub(super) fn password(user: &str, cause: &'static str) -> Self {
         let message = format!("password authentication failed for user \"{user}\"");
-        Self { cause: Some(cause), ..Self::new(LoginOutcome::Password, SqlState::INVALID_PASSWORD, message) }
+        Self { cause: Some(cause.into()), ..Self::new(LoginOutcome::Password, SqlState::INVALID_PASSWORD, message) }
     }
 
     /// There are as many as there may be; `name` says whose, if the bound is of one user, database or region.
@@ -85,6 +87,11 @@ impl Refusal {
 
     pub(super) fn with_hint(self, hint: &'static str) -> Self {
         Self { hint: Some(hint), ..self }
+    }
+
+    /// Says to the log what the client must not learn.
+    pub(super) fn because(self, cause: String) -> Self {
+        Self { cause: Some(cause.into()), ..self }
     }
 
     /// The ErrorResponse that the client gets.

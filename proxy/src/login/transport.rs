@@ -3,6 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 
+use nix::unistd::User;
+
 pub use crate::policy::CertificateNames;
 
 /// The connection of a client.
@@ -12,6 +14,8 @@ pub struct Transport {
     pub address: Option<SocketAddr>,
     /// The user of the operating system at the other end of a Unix socket (`SO_PEERCRED`, unix(7)).
     pub unix_user: Option<u32>,
+    /// The name of that user, once it has been looked up.
+    pub unix_user_name: Option<String>,
     /// What the TLS handshake has shown; `None` if the connection is not encrypted.
     pub tls: Option<TlsPeer>,
 }
@@ -32,7 +36,15 @@ impl Transport {
             Some(_) => None,
             None => rustix::net::sockopt::socket_peercred(socket).ok().map(|credentials| credentials.uid.as_raw()),
         };
-        Self { address, unix_user, tls: None }
+        Self { address, unix_user, unix_user_name: None, tls: None }
+    }
+
+    /// Looks up what the user at the other end of a Unix socket is called. The system may ask others for it, so it has a thread of its own.
+    pub(super) async fn look_up_unix_user(&mut self) {
+        if let Some(user) = self.unix_user {
+            let look_up = move || User::from_uid(user.into()).ok().flatten().map(|user| user.name);
+            self.unix_user_name = tokio::task::spawn_blocking(look_up).await.ok().flatten();
+        }
     }
 
     /// The address without its port.

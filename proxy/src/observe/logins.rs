@@ -19,6 +19,8 @@ pub enum LoginOutcome {
     Unsupported,
     /// The password is wrong, or there is no such user.
     Password,
+    /// No rule of the HBA file lets it in, or its connection does not prove what the rule asks.
+    Unauthorized,
     /// The residency policy does not admit it.
     Denied,
     /// There are too many clients, or too many logins at once.
@@ -29,7 +31,7 @@ pub enum LoginOutcome {
 
 impl LoginOutcome {
     /// Every outcome.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Admitted,
         Self::Cancel,
         Self::Disconnected,
@@ -37,6 +39,7 @@ impl LoginOutcome {
         Self::Malformed,
         Self::Unsupported,
         Self::Password,
+        Self::Unauthorized,
         Self::Denied,
         Self::TooMany,
         Self::Failed,
@@ -52,6 +55,7 @@ impl LoginOutcome {
             Self::Malformed => "malformed",
             Self::Unsupported => "unsupported",
             Self::Password => "password",
+            Self::Unauthorized => "unauthorized",
             Self::Denied => "denied",
             Self::TooMany => "too_many",
             Self::Failed => "failed",

@@ -4,6 +4,7 @@
 mod backend;
 mod client;
 mod console;
+mod hba;
 mod nodes;
 mod passwords;
 mod sockets;
@@ -23,12 +24,19 @@ const USERS: &str = concat!(
 
 /// Rules of a configuration that has two regions, two nodes and the rules that `more` adds.
 fn rules(method: &str, more: &str) -> Rules {
+    rules_of(&format!("method = \"{method}\""), more, &[])
+}
+
+/// The same with these lines in `[auth]`, and these files beside the configuration.
+fn rules_of(auth: &str, more: &str, files: &[(&str, &str)]) -> Rules {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("domicile.toml");
-    std::fs::write(directory.path().join("users.txt"), USERS).unwrap();
+    for (name, text) in [&[("users.txt", USERS)], files].concat() {
+        std::fs::write(directory.path().join(name), text).unwrap();
+    }
     let text = format!(
         "listen = [\"127.0.0.1:6432\"]\n\
-         [auth]\nmethod = \"{method}\"\nusers = \"users.txt\"\n\
+         [auth]\n{auth}\nusers = \"users.txt\"\n\
          [residency]\nunbound = \"client\"\n\
          [regions.eu-west]\n[regions.us-east]\n\
          [[nodes]]\nname = \"pg-eu-west\"\nregion = \"eu-west\"\naddress = \"127.0.0.1:5433\"\n\

@@ -8,7 +8,7 @@ use super::super::averages::PERIOD;
 use super::super::facts::Facts;
 use super::Row;
 use super::pools::mode;
-use crate::config::{AuthMethod, Buffers, Cgroup, LogFormat};
+use crate::config::{Buffers, Cgroup, LogFormat};
 use crate::policy::{NoRegion, Unbound};
 use crate::pool::{SlotReport, StatePolicy};
 use crate::session::Report;
@@ -99,12 +99,9 @@ pub(super) fn config(facts: &Facts<'_>) -> Vec<Row> {
         NoRegion::Block => "block",
         NoRegion::Default => "default",
     };
-    let method = match config.auth.method {
-        AuthMethod::Trust => "trust",
-        AuthMethod::Password => "password",
-        AuthMethod::Md5 => "md5",
-        AuthMethod::ScramSha256 => "scram-sha-256",
-    };
+    // With an HBA file there is none; PgBouncer calls that so.
+    let method = if config.auth.hba.is_some() { "hba" } else { config.auth.method.as_str() };
+    let hba = config.auth.hba.as_ref();
     let buffers = match config.engine.buffers {
         Buffers::Auto => "auto",
         Buffers::Incremental => "incremental",
@@ -141,6 +138,8 @@ pub(super) fn config(facts: &Facts<'_>) -> Vec<Row> {
         ("kernel.control", control, "", true),
         ("kernel.steering", config.kernel.steering.as_str().to_owned(), "load", false),
         ("auth.method", method.to_owned(), "scram-sha-256", true),
+        ("auth.hba_file", shown(hba.map(|hba| hba.path.display())), "", true),
+        ("auth.ident_file", shown(hba.and_then(|hba| Some(hba.ident_path.as_ref()?.display()))), "", true),
         ("auth.backend_cleartext", config.auth.backend_cleartext.to_string(), "false", true),
         ("residency.parameters", list(residency.parameters.iter()), "domicile.region,helios.region", true),
         ("residency.unbound", unbound.to_owned(), "block", true),
