@@ -23,5 +23,6 @@ mod seeds;
 mod sessions;
 mod soak;
 mod strings;
+mod supervision;
 mod timeouts;
 mod world;

@@ -27,6 +27,12 @@ pub fn misrouting() -> Result<PathBuf, String> {
     BUILT.get_or_init(|| build("domicile-misrouting", &["--features", "domicile/misroute"])).clone()
 }
 
+/// The proxy in which a client can have its worker panic, by sending `domicile_panic`.
+pub fn panicking() -> Result<PathBuf, String> {
+    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    BUILT.get_or_init(|| build("domicile-panicking", &["--features", "domicile/panic"])).clone()
+}
+
 fn build(program: &str, options: &[&str]) -> Result<PathBuf, String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);

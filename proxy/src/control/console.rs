@@ -52,6 +52,13 @@ impl Console {
         Self { desk, workers, quotas, orders, pauses: RefCell::default(), averages: Averages::new(now()).into() }
     }
 
+    /// The pauses that a worker must know of that has just begun.
+    pub(super) fn paused(&self) -> Vec<Operation> {
+        let pauses = self.pauses.borrow();
+        let databases = pauses.databases.iter().map(|database| Scope::Database(Arc::clone(database)));
+        pauses.all.then_some(Scope::All).into_iter().chain(databases).map(Operation::Pause).collect()
+    }
+
     /// Serves clients that the desk lets in, from now on.
     pub(super) fn open(self: Rc<Self>) {
         tokio_uring::spawn(Rc::clone(&self).keep_averages());

@@ -26,6 +26,7 @@ use std::sync::Arc;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::oneshot;
 use tokio::time::{Duration, Instant, interval, sleep_until};
 use tracing::{error, info, warn};
 
@@ -53,7 +54,7 @@ const FAREWELLS: Duration = Duration::from_secs(1);
 /// Runs the proxy with the configuration in `config_path` until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// It can not start, or a worker has broken down. The text is for the operator.
+/// It can not start, or too many workers have broken down. The text is for the operator.
 pub fn run(config_path: &Path) -> Result<(), Box<dyn Error>> {
     let config = load(config_path)?;
     log::start(&config.log)?;
@@ -92,6 +93,7 @@ pub fn run(config_path: &Path) -> Result<(), Box<dyn Error>> {
         console,
         orders,
         leaving: Rc::default(),
+        ending: false,
     };
     let runtime = tokio_uring::Runtime::new(tokio_uring::builder().entries(RING_ENTRIES))
         .map_err(|error| format!("io_uring could not be set up for the control thread: {error}"))?;
@@ -115,10 +117,12 @@ struct Control {
     orders: UnboundedReceiver<Order>,
     /// What the fence still has to let in for what was opened before.
     leaving: Rc<fence::Leaving>,
+    /// The process is on its way to its end: a worker that breaks down has no follower.
+    ending: bool,
 }
 
 impl Control {
-    /// Serves until a signal ends it or a worker breaks down.
+    /// Serves until a signal ends it, or workers break down one after the other.
     async fn serve(mut self, http: Option<TcpListener>) -> Result<(), Box<dyn Error>> {
         let mut signals = Signals::catch()?;
         tokio_uring::spawn(Rc::clone(&self.desk).probe_nodes());
@@ -168,6 +172,7 @@ impl Control {
                         info!("no new clients; the process ends when the last one has left");
                         self.desk.drain();
                         console::answer(reply, ());
+                        self.workers.close_listeners();
                         self.workers.tell_all(|| ToWorker::StopAccepting);
                         leaving = true;
                     }
@@ -195,7 +200,7 @@ impl Control {
     }
 
     /// Does what a worker asks for. The number of a worker that has no clients any more, after it was told to drain.
-    fn handle(&self, event: Option<ToControl>) -> Result<Option<usize>, String> {
+    fn handle(&mut self, event: Option<ToControl>) -> Result<Option<usize>, String> {
         match event {
             Some(ToControl::Accepted { worker, socket, peer, seat }) => self.desk.accept(worker, socket, peer, seat),
             Some(ToControl::OpenBackend { worker, ticket, request, session }) => {
@@ -204,7 +209,16 @@ impl Control {
             Some(ToControl::Cancel { worker, order }) => self.desk.cancel_late(worker, *order),
             Some(ToControl::Audit(record)) => self.desk.audit.write(&record, &self.desk.rules().policy),
             Some(ToControl::Drained { worker }) => return Ok(Some(worker)),
-            Some(ToControl::Failed { worker, error }) => return Err(format!("worker {worker} has broken down: {error}")),
+            Some(ToControl::Failed { worker, error }) => {
+                error!(worker, error, "a worker has broken down: its sessions are lost");
+                if self.ending {
+                    return Ok(Some(worker));
+                }
+                let told = self.console.paused().into_iter().map(|pause| ToWorker::Operate(pause, oneshot::channel().0));
+                let replaced = self.workers.replace(worker, &self.desk.rules(), &self.publisher, told.collect());
+                replaced.map_err(|why| format!("worker {worker} has broken down: {error}; {why}"))?;
+                warn!(worker, "another worker is in its place");
+            }
             None => return Err("all workers are gone".to_owned()),
         }
         Ok(None)
@@ -216,6 +230,8 @@ impl Control {
         info!(?timeout, "draining: no new clients, sessions end with their transactions");
         notify::stopping();
         self.desk.drain();
+        self.ending = true;
+        self.workers.close_listeners();
         self.workers.tell_all(|| ToWorker::Drain);
         let deadline = Instant::now() + timeout;
         let mut undrained: BTreeSet<usize> = (0..self.workers.count()).collect();

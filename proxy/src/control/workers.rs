@@ -1,15 +1,17 @@
 //! Starts the workers, and is the way to all of them.
 
+use std::collections::VecDeque;
 use std::error::Error;
-use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+use std::{io, mem};
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tracing::error;
 
 use crate::config::{self, Buffers, Config};
-use crate::engine::{self, BufferMode, Mailbox, Options, ToControl, ToWorker, WorkerHandle};
+use crate::engine::{self, BufferMode, ControlSender, Mailbox, Options, ToControl, ToWorker, WorkerHandle};
 use crate::fence::Fence;
 use crate::login::Rules;
 use crate::policy::Policy;
@@ -24,9 +26,21 @@ const WORKERS_BY_DEFAULT_MAX: usize = 64;
 /// Memory that one configured receive buffer stands for.
 const RECEIVE_BUFFER_BYTES: usize = 16 << 10;
 
+/// Workers that may break down within a minute; whatever is wrong then, starting more of them does not mend it.
+const BREAKDOWNS_A_MINUTE_MAX: usize = 5;
+const MINUTE: Duration = Duration::from_secs(60);
+
 /// All workers.
 pub(super) struct Workers {
     handles: Vec<WorkerHandle>,
+    /// What they are started with.
+    options: Options,
+    to_control: ControlSender,
+    /// Each one's listening sockets once more: while they are open, clients that come when a worker has broken down wait for the next.
+    /// Empty when no more clients are taken.
+    listeners: Vec<Vec<OwnedFd>>,
+    /// When workers have broken down within the last minute.
+    breakdowns: VecDeque<Instant>,
     /// What each has counted.
     pub(super) counters: Vec<Arc<Counters>>,
     /// How many backends they have open.
@@ -50,17 +64,63 @@ impl Workers {
         let mailboxes = (0..count).map(|_| Mailbox::new()).collect::<io::Result<_>>()?;
         let mut options = options(&rules.config.engine, mailboxes);
         (options.denials, options.loads) = (fence.denials.clone(), fence.loads.clone());
-        let settings = core_settings(rules, count);
-        let quotas = Arc::new(Quotas::default());
-        let counters: Vec<Arc<Counters>> = (0..count).map(|_| Arc::default()).collect();
-        let mut handles = Vec::with_capacity(count);
-        for (worker, (listeners, counters)) in listeners.into_iter().zip(&counters).enumerate() {
-            let (settings, reader) = (settings.clone(), publisher.reader());
-            let (quotas, counters) = (Arc::clone(&quotas), Arc::clone(counters));
-            let core = move || Core::new(settings, reader, quotas, counters, worker, now());
-            handles.push(engine::start(worker, listeners, core, to_control.clone(), options.clone())?);
+        let mut workers = Self {
+            handles: Vec::with_capacity(count),
+            options,
+            to_control,
+            listeners,
+            breakdowns: VecDeque::new(),
+            counters: (0..count).map(|_| Arc::default()).collect(),
+            quotas: Arc::default(),
+        };
+        for worker in 0..count {
+            let handle = workers.start_one(worker, rules, publisher)?;
+            workers.handles.push(handle);
         }
-        Ok((Self { handles, counters, quotas }, events))
+        Ok((workers, events))
+    }
+
+    fn start_one(&self, worker: usize, rules: &Rules, publisher: &Publisher<Policy>) -> Result<WorkerHandle, Box<dyn Error>> {
+        let (settings, reader, quotas) =
+            (core_settings(rules, self.listeners.len()), publisher.reader(), Arc::clone(&self.quotas));
+        let counters = self.counters.get(worker).cloned().unwrap_or_default();
+        let listeners = self.listeners.get(worker).into_iter().flatten().map(OwnedFd::try_clone).collect::<io::Result<_>>()?;
+        let core = move || Core::new(settings, reader, quotas, counters, worker, now());
+        Ok(engine::start(worker, listeners, core, self.to_control.clone(), self.options.clone())?)
+    }
+
+    /// Puts another worker in the place of one that has broken down. `told` is what it has to know beside the configuration.
+    ///
+    /// # Errors
+    /// It cannot start, or too many have broken down.
+    pub(super) fn replace(
+        &mut self,
+        worker: usize,
+        rules: &Rules,
+        publisher: &Publisher<Policy>,
+        told: Vec<ToWorker>,
+    ) -> Result<(), String> {
+        let now = now();
+        self.breakdowns.retain(|at| now.duration_since(*at) < MINUTE);
+        self.breakdowns.push_back(now);
+        if self.breakdowns.len() > BREAKDOWNS_A_MINUTE_MAX {
+            return Err(format!("{} workers have broken down within a minute", self.breakdowns.len()));
+        }
+        let next = self.start_one(worker, rules, publisher).map_err(|error| error.to_string())?;
+        told.into_iter().for_each(|message| next.mailbox.send(message));
+        if let Some(handle) = self.handles.get_mut(worker)
+            && mem::replace(handle, next).join.join().is_err()
+        {
+            error!(worker, "a worker panicked at its very end");
+        }
+        // What it had open, others may have now.
+        self.tell_all(|| ToWorker::QuotaChanged);
+        Ok(())
+    }
+
+    /// No more clients are taken.
+    pub(super) fn close_listeners(&mut self) {
+        self.listeners.iter_mut().for_each(Vec::clear);
     }
 
     /// How many there are.
@@ -89,7 +149,8 @@ impl Workers {
     }
 
     /// Ends all of them; they close what they have.
-    pub(super) fn stop(self) {
+    pub(super) fn stop(mut self) {
+        self.close_listeners();
         self.tell_all(|| ToWorker::Stop);
         for handle in self.handles {
             if handle.join.join().is_err() {
@@ -160,6 +221,6 @@ pub(super) fn core_settings(rules: &Rules, workers: usize) -> CoreSettings {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a core is told the time; this is where its first time comes from")]
-fn now() -> std::time::Instant {
-    std::time::Instant::now()
+fn now() -> Instant {
+    Instant::now()
 }

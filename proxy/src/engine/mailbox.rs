@@ -111,7 +111,7 @@ pub enum ToControl {
         /// Which worker.
         worker: usize,
     },
-    /// A worker has broken down. Its connections are closed.
+    /// A worker has broken down. Its connections are closed, and it takes no messages.
     Failed {
         /// Which worker.
         worker: usize,
@@ -174,6 +174,12 @@ impl Mailbox {
         let mut queue = self.lock();
         mem::swap(&mut queue.messages, taken);
         queue.notified = false;
+    }
+
+    /// There is a worker again, which has not been told anything.
+    pub(super) fn open(&self) {
+        let mut queue = self.lock();
+        (queue.closed, queue.notified) = (false, false);
     }
 
     /// The worker is gone.

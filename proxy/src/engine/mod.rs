@@ -49,7 +49,7 @@ use io_uring::IoUring;
 use buffers::{Groups, Side};
 use ring::Ring;
 use traffic::Traffic;
-use worker::{Breakdown, Worker};
+use worker::Worker;
 
 pub use buffers::BufferMode;
 pub use mailbox::{ControlSender, Mailbox, Reply, ToControl, ToWorker};
@@ -96,12 +96,12 @@ impl Options {
 pub struct WorkerHandle {
     /// The way to it.
     pub mailbox: Mailbox,
-    /// Its thread; it ends after [`ToWorker::Stop`] or [`ToControl::Failed`].
+    /// Its thread; it ends after [`ToWorker::Stop`], or with [`ToControl::Failed`].
     pub join: JoinHandle<()>,
 }
 
 /// Starts worker number `worker`, which accepts clients from `listeners` and makes its core with `core`, in its own thread. Returns
-/// when it works, or cannot.
+/// when it works, or cannot. One that has broken down can be followed by another of its number.
 ///
 /// # Errors
 /// [`StartError`] names the cause and what to do.
@@ -115,22 +115,17 @@ pub fn start(
     let Some(mailbox) = options.mailboxes.get(worker).cloned() else {
         return Err(StartError::Thread(io::Error::other(format!("worker {worker} has no mailbox"))));
     };
+    mailbox.open();
     let (started, wait) = sync_channel(1);
     let own_mailbox = mailbox.clone();
     let body = move || {
         let failed = control.clone();
-        let run = AssertUnwindSafe(|| work(worker, listeners, core, control, &options, &started));
-        let error = match catch_unwind(run) {
-            Ok(Ok(())) => None,
-            Ok(Err(breakdown)) => Some(breakdown.to_string()),
-            Err(panic) => Some(format!("a worker panicked: {}", panic_text(&*panic))),
-        };
+        let outcome = work(worker, listeners, core, control, &options, &started);
         own_mailbox.close();
-        if let Some(error) = error {
-            tracing::error!(worker, error, "a worker has broken down");
-            if failed.send(ToControl::Failed { worker, error }).is_err() {
-                tracing::debug!("the control thread is gone");
-            }
+        if let Err(error) = outcome
+            && failed.send(ToControl::Failed { worker, error }).is_err()
+        {
+            tracing::debug!("the control thread is gone");
         }
     };
     let join = Builder::new().name(format!("worker-{worker}")).spawn(body).map_err(StartError::Thread)?;
@@ -142,6 +137,9 @@ pub fn start(
 }
 
 /// The life of a worker's thread. Whatever way it ends, its sockets are closed; memory that the kernel may still use is left alone.
+///
+/// # Errors
+/// It has broken down; the text is for the log.
 fn work(
     worker: usize,
     listeners: Vec<OwnedFd>,
@@ -149,30 +147,38 @@ fn work(
     control: ControlSender,
     options: &Options,
     started: &SyncSender<Result<(), StartError>>,
-) -> Result<(), Breakdown> {
+) -> Result<(), String> {
     let report = |outcome| {
         if started.send(outcome).is_err() {
             tracing::debug!("nobody waits for this worker to start");
         }
     };
-    let opened = ring::open().map_err(StartError::of_ring);
-    let mut uring = match opened {
+    let mut uring = match ring::open().map_err(StartError::of_ring) {
         Ok(uring) => uring,
         Err(error) => {
             report(Err(error));
             return Ok(());
         }
     };
-    let traffic = match prepare(&mut uring, options) {
-        Ok(traffic) => traffic,
-        Err(error) => {
-            report(Err(error));
-            return Ok(());
-        }
-    };
-    let mut worker = Worker::new(worker, traffic, core(), options, control, listeners);
-    report(Ok(()));
-    worker.run()
+    let run = AssertUnwindSafe(|| {
+        let traffic = match prepare(&mut uring, options) {
+            Ok(traffic) => traffic,
+            Err(error) => {
+                report(Err(error));
+                return Ok(());
+            }
+        };
+        let mut worker = Worker::new(worker, traffic, core(), options, control, listeners);
+        report(Ok(()));
+        worker.run()
+    });
+    let outcome = catch_unwind(run);
+    ring::close_unseen(&mut uring);
+    match outcome {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(breakdown)) => Err(breakdown.to_string()),
+        Err(panic) => Err(format!("it panicked: {}", panic_text(&*panic))),
+    }
 }
 
 fn prepare<'uring>(uring: &'uring mut IoUring, options: &Options) -> Result<Traffic<'uring>, StartError> {

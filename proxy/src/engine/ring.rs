@@ -9,7 +9,7 @@
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::{io, ptr};
 
 use io_uring::types::{CancelBuilder, Fd, Timespec};
@@ -124,6 +124,17 @@ pub fn open() -> io::Result<IoUring> {
         .setup_submit_all()
         .setup_cqsize(COMPLETION_ENTRIES)
         .build(SUBMISSION_ENTRIES)
+}
+
+/// Closes the connections that the kernel has accepted and nobody has looked at. For a ring that is not used any more.
+pub fn close_unseen(uring: &mut IoUring) {
+    for entry in uring.completion() {
+        let is_accept = Token::unpack(entry.user_data()).is_some_and(|token| matches!(token.operation, Operation::Accept));
+        if is_accept && entry.result() >= 0 {
+            // SAFETY: the kernel has made this descriptor for this completion, which nobody else will see.
+            drop(unsafe { OwnedFd::from_raw_fd(entry.result()) });
+        }
+    }
 }
 
 /// The two queues of an io_uring and the way into the kernel.

@@ -403,7 +403,7 @@ impl<'uring> Worker<'uring> {
     /// Telling the core of one may lead to the next.
     fn tell_failed_moves(&mut self) {
         while let Some(moved) = self.failed_moves.pop() {
-            self.core.move_failed(&moved, &mut self.outputs);
+            self.core.move_failed(moved, &mut self.outputs);
             self.carry_out(&Current::Nothing);
         }
     }

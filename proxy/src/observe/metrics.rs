@@ -108,6 +108,16 @@ impl Snapshot {
                     (labelled("timeout", "wait"), sum(|counters| &counters.timeouts_wait_total)),
                 ],
             },
+            single(
+                "worker_restarts",
+                "Workers that broke down and were replaced",
+                sum(|counters| &counters.lives_total).saturating_sub(workers.len() as u64),
+            ),
+            single(
+                "internal_errors",
+                "Sessions ended because the proxy has broken a rule of its own (XX000)",
+                sum(|counters| &counters.internal_errors_total),
+            ),
             single("backends_opened", "Backends opened", sum(|counters| &counters.backends_opened_total)),
             single("backends_closed", "Backends closed, by either side", sum(|counters| &counters.backends_closed_total)),
             Family {

@@ -7,6 +7,7 @@ use super::key::{BackendInfo, NodeIdentity, Parameters, PoolKey, SessionKey};
 use super::owed::OwedReplies;
 use super::pools::PoolIndex;
 use super::prepared::PreparedStatements;
+use super::quota::Right;
 use super::route::Route;
 use super::tally::Tally;
 use super::withheld::{CancelTarget, Cancelling};
@@ -84,6 +85,7 @@ pub struct MovedBackend {
     pub(super) opened_at: Instant,
     pub(super) initial: Arc<Parameters>,
     pub(super) prepared: PreparedStatements,
+    pub(super) right: Right,
 }
 
 impl Backend {

@@ -44,7 +44,7 @@ impl Pools {
 
     pub(super) fn admit(&mut self, index: PoolIndex, info: BackendInfo, opened_at: Instant, now: Instant) -> BackendKey {
         let slot = self.free_backends.pop().unwrap_or_else(|| {
-            self.backends.push(Slot::Free { generation: 0 });
+            self.backends.push(Slot::Free { generation: self.first_generation });
             u32::try_from(self.backends.len() - 1).unwrap_or(u32::MAX)
         });
         let generation = match &self.backends[slot as usize] {

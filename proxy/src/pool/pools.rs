@@ -57,6 +57,8 @@ pub struct Pools {
     pub(super) free_backends: Vec<u32>,
     pub(super) tickets: HashMap<OpenTicket, super::opening::Opening>,
     pub(super) next_ticket: u64,
+    /// Of a slot that is new.
+    pub(super) first_generation: u32,
     pub(super) orders: Vec<Order>,
     pub(super) draining: bool,
     pub(super) operated: Operated,
@@ -93,11 +95,20 @@ impl Pools {
             free_backends: Vec::new(),
             tickets: HashMap::new(),
             next_ticket: 0,
+            first_generation: 0,
             orders: Vec::new(),
             draining: false,
             operated: Operated::default(),
             past: Past::default(),
         }
+    }
+
+    /// The same for a worker that is not the first of its number: what was asked for by a former one, and answers about its backends,
+    /// must not be taken for its own.
+    pub fn in_life(mut self, life: u64) -> Self {
+        self.first_generation = u32::try_from(life & 0xfff).unwrap_or(0) << 20;
+        self.next_ticket = life << 32;
+        self
     }
 
     /// The bounds in force.
@@ -454,5 +465,19 @@ impl Pools {
 
     pub(super) fn pool(&mut self, index: PoolIndex) -> Option<&mut Pool> {
         self.pools.get_mut(index.0 as usize)?.as_mut()
+    }
+}
+
+/// The rights to what a worker had go back, whatever way it has ended.
+impl Drop for Pools {
+    fn drop(&mut self) {
+        for pool in mem::take(&mut self.pools).into_iter().flatten() {
+            (0..pool.open + pool.opening).for_each(|_| pool.quota.give_back());
+            pool.quota.set_hungry(self.worker, false, false);
+            pool.quota.set_region_hungry(self.worker, false);
+            let key = pool.key.clone();
+            drop(pool);
+            self.quotas.forget(&key);
+        }
     }
 }

@@ -40,6 +40,26 @@ struct RegionQuota {
     hungry: AtomicU64,
 }
 
+/// The right to a backend that is on its way between two workers; given back if it is lost there.
+pub(super) struct Right(Option<Arc<Quota>>);
+
+impl Right {
+    pub(super) fn of(quota: &Arc<Quota>) -> Self {
+        Self(Some(Arc::clone(quota)))
+    }
+
+    /// The backend is there: its pool has the right from now on.
+    pub(super) fn has_arrived(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Right {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|quota| quota.give_back());
+    }
+}
+
 impl Quotas {
     /// The quota of a pool, made at its first use. Quotas stay for the life of the process: their number is bounded by the
     /// distinct pools that were ever used.
@@ -96,8 +116,11 @@ impl Quota {
 
     /// Gives one right back.
     pub(super) fn give_back(&self) {
-        self.open.fetch_sub(1, Ordering::AcqRel);
-        self.region.open.fetch_sub(1, Ordering::AcqRel);
+        for open in [&self.open, &self.region.open] {
+            // A worker that breaks down in the middle of something must not leave a right to four billion backends behind.
+            let less = |open: u32| Some(open.saturating_sub(1));
+            open.fetch_update(Ordering::AcqRel, Ordering::Relaxed, less).unwrap_or_default();
+        }
     }
 
     /// Whether only the bound of the region keeps one more backend from being opened.

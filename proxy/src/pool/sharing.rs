@@ -7,6 +7,7 @@ use super::backend::{MovedBackend, State};
 use super::key::BackendKey;
 use super::order::{Farewell, Order};
 use super::pools::{Pool, PoolIndex, Pools, Standing};
+use super::quota::Right;
 use crate::region::RegionId;
 
 impl Pools {
@@ -18,8 +19,9 @@ impl Pools {
         backend.prepared.forget_unnamed();
         let (initial, prepared) = (backend.initial.clone(), mem::take(&mut backend.prepared));
         let Some(pool) = self.pool(index) else { return };
-        let moved = MovedBackend { key: pool.key.clone(), info, opened_at, initial, prepared };
         // The right to it travels with it.
+        let right = Right::of(&pool.quota);
+        let moved = MovedBackend { key: pool.key.clone(), info, opened_at, initial, prepared, right };
         pool.open -= 1;
         self.free_backend(key);
         self.orders.push(Order::Move(key, other, Box::new(moved)));
@@ -30,30 +32,40 @@ impl Pools {
     /// A backend came from another worker, with the right to it.
     pub fn arrived(&mut self, moved: MovedBackend, now: Instant) -> Option<BackendKey> {
         if self.standing(&moved.info.node) != Standing::Current || self.operated.recalls(&moved) {
-            self.move_failed(&moved);
+            self.move_failed(moved);
             return None;
         }
-        let index = self.enter(&moved.key);
-        let key = self.admit(index, moved.info, moved.opened_at, now);
+        let MovedBackend { key, info, opened_at, initial, prepared, right } = moved;
+        let index = self.enter(&key);
+        let key = self.admit(index, info, opened_at, now);
+        right.has_arrived();
         if let Some(backend) = self.get(key) {
-            backend.initial = moved.initial;
-            backend.prepared = moved.prepared;
+            backend.initial = initial;
+            backend.prepared = prepared;
         }
         self.leave(index);
         Some(key)
     }
 
     /// A backend was lost between two workers: the right to it is given back.
-    pub fn move_failed(&mut self, moved: &MovedBackend) {
+    pub fn move_failed(&mut self, moved: MovedBackend) {
         let index = self.enter(&moved.key);
-        self.gave_back_quota(index);
+        drop(moved.right);
+        self.tell_hungry(index);
         self.leave(index);
     }
 
     pub(super) fn gave_back_quota(&mut self, index: PoolIndex) {
+        if let Some(pool) = self.pool(index) {
+            pool.quota.give_back();
+        }
+        self.tell_hungry(index);
+    }
+
+    /// A right has been given back: somebody may wait for it.
+    fn tell_hungry(&mut self, index: PoolIndex) {
         let worker = self.worker;
         let Some(pool) = self.pool(index) else { return };
-        pool.quota.give_back();
         if let Some(other) = pool.quota.hungry_other(worker, false) {
             self.orders.push(Order::QuotaChanged(other));
         }

@@ -1,5 +1,6 @@
 //! What a pool does with backends and with those who wait. Each test names the rule it holds to.
 
+mod breakdowns;
 mod operating;
 
 use std::sync::{Arc, OnceLock};

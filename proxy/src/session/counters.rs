@@ -91,6 +91,10 @@ impl Outcome {
 #[derive(Debug)]
 pub struct Counters {
     decisions: Box<[Counter]>,
+    /// Workers that there were, one after the other.
+    pub lives_total: Counter,
+    /// Sessions ended because the proxy has broken a rule of its own.
+    pub internal_errors_total: Counter,
     /// Sessions that began.
     pub sessions_total: Counter,
     /// Sessions there are.
@@ -137,6 +141,8 @@ impl Default for Counters {
     fn default() -> Self {
         Self {
             decisions: (0..ROWS * COLUMNS).map(|_| Counter::default()).collect(),
+            lives_total: Counter::default(),
+            internal_errors_total: Counter::default(),
             sessions_total: Counter::default(),
             sessions: Counter::default(),
             answers_total: Counter::default(),
@@ -162,6 +168,15 @@ impl Default for Counters {
 }
 
 impl Counters {
+    /// A worker begins with nothing; what a former one of its number has done stays counted. How many of those there were.
+    pub(super) fn begin_life(&self) -> u64 {
+        let present = [&self.sessions, &self.backends_idle, &self.backends_busy, &self.backends_opening, &self.sessions_waiting];
+        present.into_iter().for_each(|gauge| gauge.set(0));
+        let life = self.lives_total.get();
+        self.lives_total.add(1);
+        life
+    }
+
     /// Counts a decision about a session in `region`.
     pub(super) fn decided(&self, outcome: Outcome, region: &SessionRegion) {
         let column = match region {

@@ -166,7 +166,10 @@ impl Common {
 
     /// The client broke the protocol (or we did): FATAL, and the session is over.
     fn broken(&mut self, session: &Session, refusal: &Refusal, out: &mut Outputs) -> bool {
-        self.counters.frontend_protocol_errors_total.add(1);
+        let counters = &self.counters;
+        let counter =
+            if refusal.is_internal() { &counters.internal_errors_total } else { &counters.frontend_protocol_errors_total };
+        counter.add(1);
         farewell(session.key, refusal, out);
         true
     }

@@ -167,9 +167,10 @@ impl Core {
         worker: usize,
         now: Instant,
     ) -> Self {
+        let life = counters.begin_life();
         let common = Common {
             sql: sql::Reader::new(&settings.parameters),
-            pools: Pools::new(settings.pools.clone(), quotas, worker),
+            pools: Pools::new(settings.pools.clone(), quotas, worker).in_life(life),
             settings,
             policy,
             counters,
@@ -212,6 +213,8 @@ impl Core {
     /// Bytes from a client.
     pub fn frontend_received(&mut self, session: SessionKey, chunk: &[u8], out: &mut Outputs) {
         let Some(client) = self.sessions.get(session) else { return };
+        #[cfg(feature = "panic")]
+        assert!(memchr::memmem::find(chunk, b"domicile_panic").is_none(), "a client has asked for it");
         client.watch.received += chunk.len() as u64;
         client.watch.asked_at = Some(self.common.now);
         let ended = self.common.receive(client, chunk, out);
@@ -271,7 +274,7 @@ impl Core {
     }
 
     /// A backend did not survive its way to another worker.
-    pub fn move_failed(&mut self, moved: &MovedBackend, out: &mut Outputs) {
+    pub fn move_failed(&mut self, moved: MovedBackend, out: &mut Outputs) {
         self.common.pools.move_failed(moved);
         self.common.counters.backends_closed_total.add(1);
         self.carry_on(out);

@@ -120,7 +120,12 @@ impl Refusal {
         Self::new(SqlState::PROTOCOL_VIOLATION, message)
     }
 
+    /// The proxy has broken a rule of its own. It ends the session.
     pub(super) fn internal(message: &'static str) -> Self {
         Self::new(SqlState::INTERNAL_ERROR, message)
+    }
+
+    pub(super) fn is_internal(&self) -> bool {
+        self.sqlstate == SqlState::INTERNAL_ERROR
     }
 }

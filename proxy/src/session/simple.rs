@@ -323,6 +323,9 @@ impl Common {
 
     /// An error for a Query that may stand in a transaction, or behind extended-protocol messages without their Sync.
     pub(super) fn refuse_query(&mut self, session: &mut Session, refusal: &Refusal, out: &mut Outputs) -> Verdict {
+        if refusal.is_internal() {
+            return Verdict::Fatal(refusal.clone());
+        }
         let Some(key) = self.backend_to_fail(session) else {
             if !session.is_quiet() {
                 return Verdict::Hold(Wait::Quiet);

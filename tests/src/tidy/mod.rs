@@ -46,7 +46,7 @@ const ONLY_IN: [(&str, &[&str]); 4] = [
     ("pg_query", &["sql"]),
 ];
 /// Roots of programs, and of the library: they name what they like.
-const PROGRAMS: [&str; 3] = ["lib", "main", "misrouting"];
+const PROGRAMS: [&str; 4] = ["lib", "main", "misrouting", "panicking"];
 /// Lines of a source file.
 const FILE_LINES_MAX: usize = 600;
 
