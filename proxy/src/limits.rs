@@ -61,10 +61,6 @@ pub const BACKEND_STATEMENTS_BYTES_MAX: usize = 4 << 20;
 pub const LOGIN_FAILURES_REMEMBERED_MAX: usize = 16_384;
 /// Tries to log in of one of them that wait because of those; each keeps a connection.
 pub const LOGIN_ATTEMPTS_WAITING_MAX: u32 = 8;
-/// Prepared statements of one session in transaction pooling.
-pub const SESSION_STATEMENTS_MAX: usize = 4096;
-/// Texts of one session's prepared statements, together.
-pub const SESSION_STATEMENTS_BYTES_MAX: usize = 4 << 20;
 /// Texts of prepared statements that a worker keeps for sessions to share; what is still in use beyond that is only not shared.
 pub const SHARED_STATEMENTS_BYTES_MAX: usize = 16 << 20;
 

@@ -8,7 +8,7 @@ use domicile_tests::message as m;
 use domicile_tests::process::{now, wait_for};
 use domicile_tests::proxy::{Configuration, Proxy};
 use domicile_tests::transcript::Transcript;
-use rustix::process::Signal;
+use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 
 use crate::world::{World, start, world};
 
@@ -106,6 +106,55 @@ fn a_login_has_its_deadline_from_the_first_moment_whatever_it_sends() {
     assert_eq!(slow.until(|_| false).to_string(), "closed");
     assert!(now().duration_since(since) < Duration::from_millis(3000));
     assert_eq!(proxy.connect().query("").to_string(), "I / Z I");
+}
+
+#[test]
+fn without_descriptors_clients_wait_and_are_served_when_there_are_some_again() {
+    let Some(world) = world() else { return };
+    let proxy = start(&limited(world, ""));
+    let mut good = proxy.connect();
+    good.query("SET helios.region = 'eu-west'");
+    assert_eq!(good.query("SELECT 1").value().as_deref(), Some("1"));
+    let few = u64::try_from(proxy.descriptors()).expect("a number") + 20;
+    let process = Pid::from_raw(i32::try_from(proxy.id()).expect("a number"));
+    let before = prlimit(process, Resource::Nofile, Rlimit { current: Some(few), maximum: None }).expect("the limit is lowered");
+    let crowd: Vec<Client> = (0..100).map(|_| Client::connect(proxy.address()).expect("room in the kernel's queue")).collect();
+    wait_for(PATIENCE, || proxy.log().contains("no connections can be accepted").then_some(())).expect("it is said");
+    // Who is there is served, and it is no busy loop.
+    let used = proxy.processor_ticks();
+    for _ in 0..20 {
+        assert_eq!(good.query("SELECT 1").value().as_deref(), Some("1"));
+        thread::sleep(Duration::from_millis(50));
+    }
+    let used = proxy.processor_ticks() - used;
+    assert!(used < 50, "{used} hundredths of a second");
+    drop(crowd);
+    let mut next = wait_for(PATIENCE, || proxy.login(&Login::default()).ok()).expect("clients are taken again");
+    assert_eq!(next.query("").to_string(), "I / Z I");
+    // The limit of the process can be raised again too.
+    prlimit(process, Resource::Nofile, before).expect("the limit is raised");
+    assert_eq!(good.query("SELECT 1").value().as_deref(), Some("1"));
+}
+
+#[test]
+fn a_session_prepares_so_much_and_no_more() {
+    let Some(world) = world() else { return };
+    let mut configuration = limited(world, "session_statements = 3\nsession_statement_bytes = \"2kB\"");
+    configuration.residency = "unbound = \"eu-west\"\n".to_owned();
+    let proxy = start(&configuration);
+    let mut client = proxy.connect();
+    let mut prepare = |name: &str, text: &str| client.ask(&[m::parse(name, text), m::sync()].concat()).to_string();
+    for name in ["a", "b", "c"] {
+        assert_eq!(prepare(name, "SELECT 1"), "1 / Z I");
+    }
+    let said = prepare("d", "SELECT 1");
+    assert!(said.starts_with("E ERROR 54000 a session has at most 3 prepared statements"), "{said}");
+    assert_eq!(client.ask(&[m::close_statement("a"), m::sync()].concat()).to_string(), "3 / Z I");
+    let mut prepare = |name: &str, text: &str| client.ask(&[m::parse(name, text), m::sync()].concat()).to_string();
+    let said = prepare("d", &format!("SELECT '{}'", "x".repeat(2000)));
+    assert!(said.starts_with("E ERROR 54000 the prepared statements of a session have at most 2048 bytes"), "{said}");
+    assert_eq!(prepare("d", "SELECT 2"), "1 / Z I");
+    assert_eq!(metric(&proxy, "domicile_statements_refused_total"), 2);
 }
 
 #[test]

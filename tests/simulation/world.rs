@@ -10,7 +10,9 @@ use domicile::pool::{
     StatePolicy,
 };
 use domicile::region::RegionId;
-use domicile::session::{Core, CoreSettings, Counters, Identity, Login, Output, Outputs, Payload, SessionKey, Timeouts};
+use domicile::session::{
+    Core, CoreSettings, Counters, Identity, Login, Output, Outputs, Payload, SessionKey, StatementBounds, Timeouts,
+};
 use domicile::table::Publisher;
 use domicile::wire::CancelSecret;
 use fastrand::Rng;
@@ -183,6 +185,7 @@ impl World {
             parameters: ["domicile.region".to_owned(), "helios.region".to_owned()].into(),
             session_state: setup.state,
             pin_notice: true,
+            session_statements: StatementBounds { count: 4096, bytes: 4 << 20 },
             timeouts: Timeouts::default(),
             nodes: Arc::new([]),
         };

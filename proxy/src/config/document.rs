@@ -244,6 +244,20 @@ impl<'a> Entry<'a> {
         Some(duration)
     }
 
+    /// An amount of memory within bounds: a text with a unit, or a number of bytes.
+    pub(super) fn bytes(&self, bounds: RangeInclusive<usize>) -> Option<usize> {
+        let found = match self.value {
+            DeValue::String(text) => value::bytes(text),
+            other => integer(other).and_then(|bytes| usize::try_from(bytes).ok()),
+        };
+        let found = found.filter(|bytes| bounds.contains(bytes));
+        if found.is_none() {
+            let (least, most) = (value::shown_bytes(*bounds.start()), value::shown_bytes(*bounds.end()));
+            self.must_be(&format!("an amount of memory from \"{least}\" to \"{most}\""));
+        }
+        found
+    }
+
     /// The elements of an array; `what` says what they must be.
     pub(super) fn elements(&self, what: &str) -> Option<Vec<Self>> {
         let Some(array) = self.value.as_array() else {

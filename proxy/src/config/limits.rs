@@ -24,6 +24,10 @@ pub struct Limits {
     pub failed_logins: u32,
     /// The longest delay of the next.
     pub failed_login_delay: Duration,
+    /// Prepared statements of one session in transaction mode.
+    pub session_statements: u32,
+    /// Bytes of their texts and names, together.
+    pub session_statement_bytes: usize,
     /// How long a statement may take; zero = as long as it likes, here and in the next three.
     pub query_timeout: Duration,
     /// How long a transaction may last.
@@ -49,6 +53,11 @@ pub(super) fn read(section: &Section<'_>) -> Limits {
         max_logins: section.entry("max_logins").and_then(|entry| entry.number(CONNECTIONS)).unwrap_or(1024),
         failed_logins: section.entry("failed_logins").and_then(|entry| entry.number(0..=1_000_000)).unwrap_or(5),
         failed_login_delay: duration(section, "failed_login_delay", TIMEOUT, 10),
+        session_statements: section.entry("session_statements").and_then(|entry| entry.number(1..=1_000_000)).unwrap_or(4096),
+        session_statement_bytes: section
+            .entry("session_statement_bytes")
+            .and_then(|entry| entry.bytes(1 << 10..=1 << 30))
+            .unwrap_or(4 << 20),
         query_timeout: or_never("query_timeout"),
         transaction_timeout: or_never("transaction_timeout"),
         idle_in_transaction_timeout: or_never("idle_in_transaction_timeout"),

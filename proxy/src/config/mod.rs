@@ -46,7 +46,7 @@ pub use listen::UnixSockets;
 pub use mistake::{Mistake, Mistakes};
 pub use password::Password;
 pub use users::{Secret, Users};
-pub use value::Address;
+pub use value::{Address, shown_bytes};
 
 /// A checked configuration.
 #[derive(Clone, Debug)]

@@ -106,6 +106,25 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
     number.checked_mul(seconds).map(Duration::from_secs)
 }
 
+/// A number with one of PostgreSQL's units of memory: B, kB, MB, GB, TB, each 1024 times the last.
+pub(super) fn bytes(text: &str) -> Option<usize> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at_checked(digits)?;
+    let power = UNITS.iter().position(|known| *known == unit.trim_start())?;
+    number.parse::<usize>().ok()?.checked_mul(1024usize.checked_pow(u32::try_from(power).ok()?)?)
+}
+
+/// An amount of memory as it could stand in the file.
+pub fn shown_bytes(bytes: usize) -> String {
+    let (mut number, mut power) = (bytes, 0);
+    while number >= 1024 && number % 1024 == 0 && power + 1 < UNITS.len() {
+        (number, power) = (number / 1024, power + 1);
+    }
+    format!("{number}{}", UNITS.get(power).unwrap_or(&"B"))
+}
+
+const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
+
 /// A duration as it could stand in the file.
 pub(super) fn shown_duration(duration: Duration) -> String {
     match duration.as_secs() {
@@ -158,6 +177,17 @@ mod tests {
         assert_eq!(duration("2d"), Some(Duration::from_secs(172_800)));
         for wrong in ["", "s", "5", "5m", "-1s", "1.5s", "5 fortnights", "18446744073709551615h", "é"] {
             assert_eq!(duration(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn memory_has_postgresqls_units() {
+        for (text, amount) in [("0B", 0), ("512B", 512), ("1 kB", 1024), ("3MB", 3 << 20), ("2GB", 2 << 30), ("1TB", 1 << 40)] {
+            assert_eq!(bytes(text), Some(amount), "{text}");
+            assert_eq!(shown_bytes(amount), text.replace(' ', ""));
+        }
+        for wrong in ["", "5", "MB", "1mb", "1MiB", "-1MB", "99999999999TB", "é"] {
+            assert_eq!(bytes(wrong), None, "{wrong}");
         }
     }
 

@@ -17,7 +17,7 @@ use crate::login::Rules;
 use crate::policy::Policy;
 use crate::pool::{self, Quotas};
 use crate::region::RegionId;
-use crate::session::{Core, CoreSettings, Counters, Timeouts};
+use crate::session::{Core, CoreSettings, Counters, StatementBounds, Timeouts};
 use crate::table::Publisher;
 use crate::target::TargetSessionAttrs;
 
@@ -210,6 +210,7 @@ pub(super) fn core_settings(rules: &Rules, workers: usize) -> CoreSettings {
         parameters: rules.config.residency.parameters.clone().into(),
         session_state: rules.config.session_state,
         pin_notice: rules.config.pin_notice,
+        session_statements: StatementBounds { count: limits.session_statements as usize, bytes: limits.session_statement_bytes },
         timeouts: Timeouts {
             query: limits.query_timeout,
             transaction: limits.transaction_timeout,

@@ -118,6 +118,11 @@ impl Snapshot {
                 "Sessions ended because the proxy has broken a rule of its own (XX000)",
                 sum(|counters| &counters.internal_errors_total),
             ),
+            single(
+                "statements_refused",
+                "Prepared statements refused because their session had as many as it may have",
+                sum(|counters| &counters.statements_refused_total),
+            ),
             single("backends_opened", "Backends opened", sum(|counters| &counters.backends_opened_total)),
             single("backends_closed", "Backends closed, by either side", sum(|counters| &counters.backends_closed_total)),
             Family {

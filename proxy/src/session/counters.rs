@@ -103,6 +103,8 @@ pub struct Counters {
     pub answers_total: Counter,
     /// Sessions that began to keep their backend because of what they left behind in it.
     pub pins_total: Counter,
+    /// Prepared statements refused because their session had as many as it may have.
+    pub statements_refused_total: Counter,
     /// Backends opened.
     pub backends_opened_total: Counter,
     /// Cancel requests that went to a server, …
@@ -143,6 +145,7 @@ impl Default for Counters {
             decisions: (0..ROWS * COLUMNS).map(|_| Counter::default()).collect(),
             lives_total: Counter::default(),
             internal_errors_total: Counter::default(),
+            statements_refused_total: Counter::default(),
             sessions_total: Counter::default(),
             sessions: Counter::default(),
             answers_total: Counter::default(),

@@ -60,6 +60,7 @@ pub use greeting::encode as encode_greeting;
 pub use operate::Operation;
 pub use output::{AuditRecord, CoreSettings, FirstNodes, Identity, Login, Output, Outputs, Payload};
 pub use place::{Count, Place};
+pub use prepared::StatementBounds;
 pub use refusal::Refusal;
 pub use replication::REPLICATION_HINT;
 pub use report::{ClientReport, ClientState, Detail, GroupReport, Report, ServerReport, declared};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{CancelOrder, Place, Refusal, Timeouts};
+use super::{CancelOrder, Place, Refusal, StatementBounds, Timeouts};
 use crate::policy::Reason;
 use crate::pool::{self, BackendKey, Farewell, MovedBackend, OpenRequest, OpenTicket, Parameters, SessionKey, StartupSettings};
 use crate::region::RegionId;
@@ -25,6 +25,8 @@ pub struct CoreSettings {
     pub session_state: pool::StatePolicy,
     /// Whether a client is told when its session begins to keep its backend.
     pub pin_notice: bool,
+    /// Prepared statements of one session in transaction mode.
+    pub session_statements: StatementBounds,
     /// What ends by time.
     pub timeouts: Timeouts,
     /// The nodes that serve each region first, by [`RegionId::index`]; for `SHOW domicile.node`.

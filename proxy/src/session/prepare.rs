@@ -36,7 +36,9 @@ impl Common {
         if session.status == TransactionStatus::Failed {
             return self.fail_in_failed(session, out);
         }
-        if let Some(refusal) = session.statements().refuses(fields.name.len() + definition.len()) {
+        let bounds = self.settings.session_statements;
+        if let Some(refusal) = session.statements().refuses(fields.name.len() + definition.len(), bounds) {
+            self.counters.statements_refused_total.add(1);
             return self.fail_unit(session, &refusal, out);
         }
         let key = match self.gate(session, "Parse", out) {

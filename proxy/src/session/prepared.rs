@@ -22,7 +22,6 @@ use super::client::Session;
 use super::local::LocalStatement;
 use super::pin::Cause;
 use super::settings::{STRINGS, quoted};
-use crate::limits::{SESSION_STATEMENTS_BYTES_MAX, SESSION_STATEMENTS_MAX};
 use crate::pool::{Backend, Description, Parameters, PreparedStatement, StatementDigest, UnnamedStatement};
 use crate::wire::SqlState;
 use crate::wire::backend::row_description_columns;
@@ -136,6 +135,15 @@ pub(super) struct SessionStatements {
     pub(super) renewed: Option<StatementDigest>,
 }
 
+/// What one session may have of them in transaction mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StatementBounds {
+    /// How many.
+    pub count: usize,
+    /// Bytes of their texts and names, together.
+    pub bytes: usize,
+}
+
 impl SessionStatements {
     pub(super) fn get(&self, name: &[u8]) -> Option<&Entry> {
         self.named.get(name)
@@ -146,17 +154,18 @@ impl SessionStatements {
     }
 
     /// Why one more statement of these bytes cannot be taken.
-    pub(super) fn refuses(&self, bytes: usize) -> Option<Refusal> {
-        let text = if self.named.len() >= SESSION_STATEMENTS_MAX {
-            format!("a session has at most {SESSION_STATEMENTS_MAX} prepared statements in transaction pooling mode")
-        } else if self.bytes + bytes > SESSION_STATEMENTS_BYTES_MAX {
-            format!(
-                "the prepared statements of a session have at most {SESSION_STATEMENTS_BYTES_MAX} bytes in transaction pooling mode"
-            )
+    pub(super) fn refuses(&self, bytes: usize, bounds: StatementBounds) -> Option<Refusal> {
+        let StatementBounds { count, bytes: bytes_max } = bounds;
+        let (text, hint) = if self.named.len() >= count {
+            let text = format!("a session has at most {count} prepared statements in transaction pooling mode");
+            (text, "Close what is not used any more, or raise limits.session_statements.")
+        } else if self.bytes + bytes > bytes_max {
+            let text = format!("the prepared statements of a session have at most {bytes_max} bytes in transaction pooling mode");
+            (text, "Close what is not used any more, or raise limits.session_statement_bytes.")
         } else {
             return None;
         };
-        Some(Refusal::new(SqlState::PROGRAM_LIMIT_EXCEEDED, text).with_hint("Close what is not used any more."))
+        Some(Refusal::new(SqlState::PROGRAM_LIMIT_EXCEEDED, text).with_hint(hint))
     }
 
     pub(super) fn insert(&mut self, name: Box<[u8]>, entry: Entry) {
@@ -512,17 +521,18 @@ mod tests {
     fn a_session_has_so_many_statements() {
         let mut shared = SharedStatements::default();
         let mut statements = SessionStatements::default();
-        let statement = shared.statement(&vec![b'x'; SESSION_STATEMENTS_BYTES_MAX / 2], &settings("ISO"), None, false);
+        let bounds = StatementBounds { count: 3, bytes: 2000 };
+        let statement = shared.statement(&[b'x'; 1000], &settings("ISO"), None, false);
         statements.insert(b"a".as_slice().into(), Entry { statement: statement.clone(), told: None });
-        assert!(statements.refuses(1).is_none());
-        assert!(statements.refuses(statement.definition.len()).is_some());
+        assert!(statements.refuses(1, bounds).is_none());
+        assert!(statements.refuses(statement.definition.len(), bounds).is_some());
         statements.remove(b"a");
         assert_eq!(statements.bytes, 0);
-        for number in 0..SESSION_STATEMENTS_MAX {
-            assert!(statements.refuses(1).is_none());
+        for number in 0..bounds.count {
+            assert!(statements.refuses(1, bounds).is_none());
             let statement = shared.statement(b"SELECT 1\0\0\0", &settings("ISO"), None, false);
             statements.insert(number.to_string().into_bytes().into(), Entry { statement, told: None });
         }
-        assert!(statements.refuses(1).is_some());
+        assert!(statements.refuses(1, bounds).is_some());
     }
 }

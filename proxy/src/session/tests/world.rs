@@ -11,7 +11,9 @@ use super::model::{Model, open_error};
 use crate::policy::{BindSource, NoRegion, Policy, RegionSource, Source, Unbound};
 use crate::pool::{BackendInfo, BackendKey, NodeIdentity, Parameters, PoolMode, Quotas, SessionKey, Settings, StatePolicy};
 use crate::region::RegionId;
-use crate::session::{Cancel, Core, CoreSettings, Counters, Identity, Login, Output, Outputs, Payload, Timeouts};
+use crate::session::{
+    Cancel, Core, CoreSettings, Counters, Identity, Login, Output, Outputs, Payload, StatementBounds, Timeouts,
+};
 use crate::table::Publisher;
 use crate::target::TargetSessionAttrs;
 use crate::wire::startup::{CancelRequest, Replication};
@@ -154,6 +156,7 @@ impl World {
             parameters: ["domicile.region".to_owned(), "helios.region".to_owned()].into(),
             session_state: setup.session_state,
             pin_notice: true,
+            session_statements: StatementBounds { count: 4096, bytes: 4 << 20 },
             timeouts: setup.timeouts,
             nodes: ["node-eu", "node-us"].map(|name| std::array::from_fn(|_| Some(name.into()))).into(),
         };

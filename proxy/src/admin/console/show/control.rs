@@ -8,7 +8,7 @@ use super::super::averages::PERIOD;
 use super::super::facts::Facts;
 use super::Row;
 use super::pools::mode;
-use crate::config::{Buffers, Cgroup, LogFormat};
+use crate::config::{Buffers, Cgroup, LogFormat, shown_bytes};
 use crate::policy::{NoRegion, Unbound};
 use crate::pool::{SlotReport, StatePolicy};
 use crate::session::Report;
@@ -166,6 +166,8 @@ pub(super) fn config(facts: &Facts<'_>) -> Vec<Row> {
         ("limits.max_logins", limits.max_logins.to_string(), "1024", true),
         ("limits.failed_logins", limits.failed_logins.to_string(), "5", true),
         ("limits.failed_login_delay", duration(limits.failed_login_delay), "10s", true),
+        ("limits.session_statements", limits.session_statements.to_string(), "4096", true),
+        ("limits.session_statement_bytes", shown_bytes(limits.session_statement_bytes), "4MB", true),
         ("limits.query_timeout", duration(limits.query_timeout), "0s", true),
         ("limits.transaction_timeout", duration(limits.transaction_timeout), "0s", true),
         ("limits.idle_in_transaction_timeout", duration(limits.idle_in_transaction_timeout), "0s", true),
