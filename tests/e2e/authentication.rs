@@ -2,10 +2,12 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use domicile_tests::client::{Client, Login};
 use domicile_tests::cluster::{Cluster, Options};
+use domicile_tests::fake::{self, FakeServer};
 use domicile_tests::process::{Scratch, free_port, wait_for};
 use domicile_tests::proxy::{Configuration, Proxy};
 use domicile_tests::transcript::Transcript;
@@ -231,4 +233,48 @@ fn psql_is_the_user_that_the_system_says() {
     assert_eq!(ask(&psql, directory.path(), "alice", "SELECT current_user"), "alice");
     let refused = ask(&psql, directory.path(), "postgres", "SELECT current_user");
     assert!(refused.ends_with("FATAL:  Peer authentication failed for user \"postgres\""), "{refused}");
+}
+
+#[test]
+fn a_server_that_asks_for_a_weaker_proof_gets_none() {
+    if skip::available(skip::io_uring()).is_none() {
+        return;
+    }
+    let requests = [
+        ("lets in without a proof", fake::authentication(0, b"")),
+        ("asks for the password in clear text", fake::authentication(3, b"")),
+        ("asks for an MD5 password", fake::authentication(5, b"salt")),
+    ];
+    for (what, request) in requests {
+        // Everything that comes behind the StartupMessage.
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let hears = Arc::clone(&heard);
+        let server = FakeServer::start(move |with| {
+            with.begin()?;
+            with.send(&request)?;
+            while let Ok((tag, _)) = with.message() {
+                hears.lock().expect("a list").push(char::from(tag));
+            }
+            Ok(())
+        });
+        let server = server.expect("a server");
+        let mut configuration = Configuration::new(&[("eu-west", "pg-taken-over", server.address())]);
+        configuration.auth = "backend_cleartext = true\n".to_owned();
+        configuration.more = "require_auth = [\"scram-sha-256\"]\n".to_owned();
+        let proxy = start(&configuration);
+        let login = Login { parameters: &[("helios.region", "eu-west")], ..Login::default() };
+        let mut client = proxy.login(&login).unwrap_or_else(|said| panic!("{said}"));
+        let said = client.query("SELECT 1").to_string();
+        let expected = format!("it {what}, and require_auth of the node allows only scram-sha-256");
+        assert!(said.starts_with("E 08006") && said.contains("pg-taken-over") && said.contains(&expected), "{said}");
+        assert!(wait_for(PATIENCE, || (server.open() == 0).then_some(())).is_some(), "the connection is left open");
+        assert_eq!(*heard.lock().expect("a list"), [], "{what}");
+    }
+    let Some(world) = world() else { return };
+    let configuration = world.configuration();
+    let more = "require_auth = [\"scram-sha-256\"]\n".to_owned();
+    let proxy = start(&Configuration { more, ..configuration });
+    let login = Login { parameters: &[("helios.region", "us-east")], ..ALICE };
+    let mut client = proxy.login(&login).unwrap_or_else(|said| panic!("{said}"));
+    assert_eq!(client.query("SELECT 1").value().as_deref(), Some("1"));
 }

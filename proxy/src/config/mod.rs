@@ -20,6 +20,7 @@ mod mistake;
 mod nodes;
 mod password;
 mod read;
+mod require_auth;
 mod residency;
 mod users;
 mod value;
@@ -45,6 +46,7 @@ pub use limits::Limits;
 pub use listen::UnixSockets;
 pub use mistake::{Mistake, Mistakes};
 pub use password::Password;
+pub use require_auth::{BackendMethod, RequireAuth};
 pub use users::{Secret, Users};
 pub use value::{Address, shown_bytes};
 
@@ -189,6 +191,8 @@ pub struct Node {
     pub database: Option<String>,
     /// The networks that its name may lead into; empty: whatever the name leads to.
     pub networks: Vec<IpNet>,
+    /// How its server may have the proxy prove who it is.
+    pub require_auth: RequireAuth,
 }
 
 /// What a node does in its cluster.

@@ -8,7 +8,7 @@ use toml::de::DeValue;
 use super::document::{Entry, Section};
 use super::read::Environment;
 use super::value::{Address, is_name, network, path_beside};
-use super::{Node, Password, Region, Role, files, residency};
+use super::{Node, Password, Region, Role, files, require_auth, residency};
 
 /// Reads the nodes, in the order of the file.
 pub(super) fn read(root: &Section<'_>, regions: &[Region], environment: Environment<'_>) -> Vec<Node> {
@@ -46,7 +46,18 @@ fn node(section: &Section<'_>, regions: &[Region], environment: Environment<'_>)
     let (user, database) = (text("user"), text("database"));
     let password = section.entry("password").and_then(|entry| password(&entry, environment));
     let networks = networks(section, address.as_ref());
-    Some(Node { name: name?.to_owned(), region: region?, address: address?, role, user, password, database, networks })
+    let require_auth = section.entry("require_auth").map(|entry| require_auth::read(&entry)).unwrap_or_default();
+    Some(Node {
+        name: name?.to_owned(),
+        region: region?,
+        address: address?,
+        role,
+        user,
+        password,
+        database,
+        networks,
+        require_auth,
+    })
 }
 
 /// Where the name of a node may lead.

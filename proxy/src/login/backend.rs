@@ -185,7 +185,8 @@ impl Desk {
             None => rules.config.auth.users.get(user).cloned(),
         };
         let cleartext_allowed = rules.config.auth.backend_cleartext;
-        let credentials = Credentials { user: user.to_owned(), secret, cleartext_allowed };
+        let require_auth = node.config.require_auth.clone();
+        let credentials = Credentials { user: user.to_owned(), secret, cleartext_allowed, require_auth };
         let nonce = random_bytes().map_err(|error| protocol(error.to_string()))?;
 
         let (socket, address) = self.connect(rules, node, startup.asker, deadline).await?;

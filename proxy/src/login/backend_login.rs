@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::md5;
 use super::scram::{self, ClientFinal, ClientFirst, Keys, ScramError};
-use crate::config::Secret;
+use crate::config::{BackendMethod, RequireAuth, Secret};
 use crate::limits::BACKEND_MESSAGE_BYTES_MAX;
 use crate::pool::Parameters;
 use crate::wire::backend::{
@@ -33,6 +33,8 @@ pub(super) struct Credentials {
     pub(super) secret: Option<Secret>,
     /// Whether the server may have the password itself.
     pub(super) cleartext_allowed: bool,
+    /// How the server may ask for it.
+    pub(super) require_auth: RequireAuth,
 }
 
 /// One login to one server.
@@ -148,7 +150,11 @@ impl BackendLogin {
     }
 
     fn authentication(&self, state: State, request: Authentication<'_>, keys: &mut KeyCache) -> Result<(State, Progress), Fault> {
-        let Credentials { user, secret, cleartext_allowed } = &self.credentials;
+        let Credentials { user, secret, cleartext_allowed, .. } = &self.credentials;
+        // Before anything is sent: what it asks for in the wrong way, it gets nothing of.
+        if let (State::Started(_), Some(method)) = (&state, method_of(&request)) {
+            self.require(method)?;
+        }
         match (state, request) {
             // A server that has begun SCRAM must not end it before it has proved itself.
             (State::Started(_) | State::PasswordSent | State::ScramDone, Authentication::Ok) => {
@@ -196,12 +202,38 @@ impl BackendLogin {
         }
     }
 
+    fn require(&self, method: BackendMethod) -> Result<(), Fault> {
+        let require_auth = &self.credentials.require_auth;
+        if require_auth.allows(method) {
+            return Ok(());
+        }
+        let asks = match method {
+            BackendMethod::None => "lets in without a proof",
+            BackendMethod::Password => "asks for the password in clear text",
+            BackendMethod::Md5 => "asks for an MD5 password",
+            BackendMethod::ScramSha256 => "asks for SCRAM-SHA-256",
+        };
+        Err(Fault::Protocol(format!("it {asks}, and require_auth of the node allows only {require_auth}")))
+    }
+
     fn no_password(&self, what: &str) -> Fault {
         let user = &self.credentials.user;
         Fault::Protocol(format!(
             "it asks for {what} of user \"{user}\", and no password is known: set password for the node, or give \"{user}\" a plain \
              password in the users file"
         ))
+    }
+}
+
+/// The method that a server's first word stands for.
+fn method_of(request: &Authentication<'_>) -> Option<BackendMethod> {
+    match request {
+        Authentication::Ok => Some(BackendMethod::None),
+        Authentication::Cleartext => Some(BackendMethod::Password),
+        Authentication::Md5(_) => Some(BackendMethod::Md5),
+        Authentication::Sasl(_) => Some(BackendMethod::ScramSha256),
+        // Out of place, or not spoken.
+        Authentication::SaslContinue(_) | Authentication::SaslFinal(_) | Authentication::Other(_) => None,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use expect_test::expect;
 
-use super::{MINIMAL, check};
+use super::{MINIMAL, check, read};
 
 #[test]
 fn text_that_is_not_toml() {
@@ -60,7 +60,7 @@ port = 1
             d.toml:16: nodes[0].name is missing: add name = "pg-eu-west"
             d.toml:16: nodes[0].region is missing: add region = "eu-west"
             d.toml:16: nodes[0].address is missing: add address = "127.0.0.1:5432"
-            d.toml:17: unknown key "nodes[0].hostname": the keys here are address, database, name, networks, password, region, role, user
+            d.toml:17: unknown key "nodes[0].hostname": the keys here are address, database, name, networks, password, region, require_auth, role, user
             d.toml:19: unknown key "http.port": the keys here are listen
         "#]],
     );
@@ -407,6 +407,21 @@ address = "127.0.0.1:5434"
             warning: d.toml:5: residency.bind[1]: target_session_attrs is "standby", and no node of region "us" has the role "replica"
         "#]],
     );
+}
+
+#[test]
+fn what_servers_may_ask_for() {
+    let mistakes = |require_auth: &str| read(&format!("{MINIMAL}require_auth = {require_auth}")).unwrap_err().to_string();
+    let found: Vec<_> =
+        ["\"md5\"", "[\"scram\"]", "[\"md5\", \"!none\"]", "[]", "[\"!none\", \"!password\", \"!md5\", \"!scram-sha-256\"]"]
+            .map(mistakes)
+            .into();
+    expect![[r#"
+        d.toml:9: nodes[0].require_auth must be a list of methods such as "scram-sha-256", not "md5"
+        d.toml:9: nodes[0].require_auth[0] must be one of "none", "!none", "password", "!password", "md5", "!md5", "scram-sha-256", "!scram-sha-256", not "scram": did you mean "scram-sha-256"?
+        d.toml:9: nodes[0].require_auth mixes methods with and without "!": say what is allowed, or what is not
+        d.toml:9: nodes[0].require_auth allows no method, so no server could be logged in to
+        d.toml:9: nodes[0].require_auth allows no method, so no server could be logged in to"#]].assert_eq(&found.join("\n"));
 }
 
 #[test]

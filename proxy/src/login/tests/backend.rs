@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::super::backend_login::{BackendLogin, Credentials, Fault, KeyCache, Progress};
 use super::super::scram::{self, Keys, MECHANISM, ServerFirst};
 use super::*;
-use crate::config::{Password, Secret};
+use crate::config::{Password, RequireAuth, Secret};
 use crate::wire::backend::{
     TransactionStatus, authentication_cleartext, authentication_md5, authentication_ok, authentication_sasl,
     authentication_sasl_continue, authentication_sasl_final, backend_key_data, parameter_status, ready_for_query,
@@ -20,7 +20,11 @@ fn plain(text: &str) -> Option<Secret> {
 }
 
 fn login(secret: Option<Secret>, cleartext_allowed: bool) -> BackendLogin {
-    BackendLogin::new(Credentials { user: "bob".to_owned(), secret, cleartext_allowed }, "client".to_owned())
+    requiring(secret, cleartext_allowed, RequireAuth::default())
+}
+
+fn requiring(secret: Option<Secret>, cleartext_allowed: bool, require_auth: RequireAuth) -> BackendLogin {
+    BackendLogin::new(Credentials { user: "bob".to_owned(), secret, cleartext_allowed, require_auth }, "client".to_owned())
 }
 
 fn hear(login: &mut BackendLogin, message: &Bytes) -> Result<Progress, Fault> {
@@ -99,6 +103,48 @@ fn by_scram(known: &str, change: impl FnOnce(Vec<u8>) -> Vec<u8>) -> Result<Back
     assert_eq!(hear(&mut login, &authentication_sasl_final(&change(last)))?, Progress::Read);
     assert_eq!(hear(&mut login, &authentication_ok())?, Progress::Read);
     Ok(login)
+}
+
+/// What is said to a server that begins so, where a node's `require_auth` is this.
+fn required(require_auth: &str, request: &Bytes) -> Result<Progress, Fault> {
+    let rules = rules("trust", &format!("require_auth = {require_auth}"));
+    let require_auth = rules.config.nodes[1].require_auth.clone();
+    hear(&mut requiring(plain("secret"), true, require_auth), request)
+}
+
+#[test]
+fn a_server_that_asks_for_less_than_is_required_gets_nothing() {
+    let requests = [
+        ("none", authentication_ok()),
+        ("password", authentication_cleartext()),
+        ("md5", authentication_md5(*b"salt")),
+        ("scram-sha-256", authentication_sasl(&[MECHANISM])),
+    ];
+    for (require_auth, allowed) in [
+        ("[\"scram-sha-256\"]", &["scram-sha-256"][..]),
+        ("[\"md5\", \"scram-sha-256\"]", &["md5", "scram-sha-256"]),
+        ("[\"none\"]", &["none"]),
+        ("[\"!password\", \"!none\"]", &["md5", "scram-sha-256"]),
+        ("[\"!none\", \"!md5\", \"!password\"]", &["scram-sha-256"]),
+    ] {
+        for (method, request) in &requests {
+            let answer = required(require_auth, request);
+            match &answer {
+                Ok(_) => assert!(allowed.contains(method), "{require_auth} {method}"),
+                Err(Fault::Protocol(text)) => {
+                    let end = format!("and require_auth of the node allows only {}", allowed.join(", "));
+                    assert!(!allowed.contains(method) && text.ends_with(&end), "{require_auth} {method}: {text}");
+                }
+                Err(fault @ Fault::Refused { .. }) => panic!("{fault:?}"),
+            }
+        }
+    }
+    // Nor does one that has begun well.
+    let rules = rules("trust", "require_auth = [\"scram-sha-256\"]");
+    let mut login = requiring(plain("secret"), true, rules.config.nodes[1].require_auth.clone());
+    hear(&mut login, &authentication_sasl(&[MECHANISM])).unwrap();
+    let out_of_place = Fault::Protocol("it sent an authentication request out of place".to_owned());
+    assert_eq!(hear(&mut login, &authentication_ok()), Err(out_of_place));
 }
 
 #[test]
