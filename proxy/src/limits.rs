@@ -26,6 +26,10 @@ pub const SMALL_MESSAGE_BYTES_MAX: usize = 10_000;
 pub const BIND_NAMES_BYTES_MAX: usize = 10_000;
 /// Body of a backend message that must be read whole: ErrorResponse, NoticeResponse, ParameterStatus, CommandComplete …
 pub const BACKEND_MESSAGE_BYTES_MAX: usize = 1 << 20;
+/// Settings that a server reports (ParameterStatus). PostgreSQL 18 has 16 of them; extensions may add some.
+pub const REPORTED_SETTINGS_MAX: usize = 256;
+/// Their names and values together. The longest is a search_path, of any length; all others are short.
+pub const REPORTED_SETTINGS_BYTES_MAX: usize = 1 << 20;
 
 /// What a session may hold of its client's bytes while it waits for a backend or for an answer, beyond the one message that is
 /// being gathered, before the client is no longer read. Reading stops late by up to one shot of the receive.

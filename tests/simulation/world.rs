@@ -173,6 +173,7 @@ impl World {
             size: setup.size,
             per_region_max: None,
             wait_timeout: hours(1000),
+            reset_timeout: Duration::from_secs(5),
             idle_timeout: hours(1000),
             lifetime: hours(1000),
             nodes: nodes.clone(),

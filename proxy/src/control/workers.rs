@@ -200,6 +200,8 @@ pub(super) fn core_settings(rules: &Rules, workers: usize) -> CoreSettings {
             size: pools.size,
             per_region_max: pools.max_per_region,
             wait_timeout: pools.wait_timeout,
+            // A server that takes longer to be ready again than to be ready at first is not worth waiting for.
+            reset_timeout: pools.connect_timeout,
             idle_timeout: pools.idle_timeout,
             lifetime: pools.lifetime,
             prepared_statements: pools.prepared_statements as usize,

@@ -12,6 +12,7 @@ use super::scram::{self, ClientFinal, ClientFirst, Keys, ScramError};
 use crate::config::{BackendMethod, RequireAuth, Secret};
 use crate::limits::BACKEND_MESSAGE_BYTES_MAX;
 use crate::pool::Parameters;
+use crate::sql::refused_setting;
 use crate::wire::backend::{
     Authentication, TransactionStatus, backend_key_data_fields, parameter_status_fields, ready_for_query_status,
 };
@@ -130,7 +131,16 @@ impl BackendLogin {
             }
             (tag::backend::PARAMETER_STATUS, State::Authenticated) => {
                 let (name, value) = parameter_status_fields(body(message)).ok_or_else(|| malformed(tag))?;
-                self.facts.parameters.set(&String::from_utf8_lossy(name), &String::from_utf8_lossy(value));
+                let (name, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value));
+                if let Some(refusal) = refused_setting(&name, &value) {
+                    // Nobody would read texts as it does. A client that asks for such an encoding itself is refused before.
+                    let hint = refusal.hint.unwrap_or_default();
+                    return Err(Fault::Protocol(format!("it reports {name} = \"{value}\" ({hint})")));
+                }
+                self.facts.parameters.set(&name, &value);
+                if !self.facts.parameters.are_within_bounds() {
+                    return Err(Fault::Protocol("it reports more settings than any server has".to_owned()));
+                }
                 (State::Authenticated, Progress::Read)
             }
             (tag::backend::BACKEND_KEY_DATA, State::Authenticated) => {

@@ -35,6 +35,7 @@ pub struct Backend {
     pub(super) pool: PoolIndex,
     pub(super) state: State,
     pub(super) opened_at: Instant,
+    /// Or, before it is idle, since it was given back.
     pub(super) idle_since: Instant,
     /// Given back, but not everything that was sent to it has left yet.
     pub(super) release_when_flushed: bool,

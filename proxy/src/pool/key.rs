@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::route::Route;
+use crate::limits::{REPORTED_SETTINGS_BYTES_MAX, REPORTED_SETTINGS_MAX};
 use crate::region::RegionId;
 use crate::target::TargetSessionAttrs;
 use crate::wire::startup::Replication;
@@ -57,7 +58,7 @@ pub struct OpenTicket(pub(super) u64);
 
 /// The settings that a server has reported with ParameterStatus, in the order of their first report.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Parameters(Vec<(Box<str>, Box<str>)>);
+pub struct Parameters(Vec<(Arc<str>, Arc<str>)>);
 
 impl Parameters {
     /// The value reported last.
@@ -73,13 +74,19 @@ impl Parameters {
         }
     }
 
+    /// Whether they are no more than a server has to report; one that goes on for ever would have us keep it all.
+    pub fn are_within_bounds(&self) -> bool {
+        let bytes: usize = self.0.iter().map(|(name, value)| name.len() + value.len()).sum();
+        self.0.len() <= REPORTED_SETTINGS_MAX && bytes <= REPORTED_SETTINGS_BYTES_MAX
+    }
+
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (&**name, &**value))
     }
 }
 
-impl<N: Into<Box<str>>, V: Into<Box<str>>> FromIterator<(N, V)> for Parameters {
+impl<N: Into<Arc<str>>, V: Into<Arc<str>>> FromIterator<(N, V)> for Parameters {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(pairs: I) -> Self {
         Self(pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
     }

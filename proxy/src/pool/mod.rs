@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+mod answer;
 mod backend;
 mod key;
 mod opening;

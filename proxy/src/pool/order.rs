@@ -37,6 +37,8 @@ pub struct Settings {
     pub per_region_max: Option<u32>,
     /// How long a session waits for a backend before it gets 53300.
     pub wait_timeout: Duration,
+    /// How long a backend may take to be ready again when it is given back.
+    pub reset_timeout: Duration,
     /// How long a backend may be idle before it is closed; zero = for ever.
     pub idle_timeout: Duration,
     /// How old a backend may be when it is given back; zero = any age.

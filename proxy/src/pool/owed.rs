@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use super::answer::Answer;
 use super::key::SessionKey;
 use crate::region::SessionRegion;
 use crate::wire::tag::backend as tag;
@@ -117,6 +118,8 @@ pub struct Unexpected(pub u8);
 #[derive(Debug, Default)]
 pub struct OwedReplies {
     queue: VecDeque<Reply>,
+    /// How far the reply at the front has come.
+    answer: Answer,
     /// The backend skips everything up to the next Sync, and that Sync has not been sent yet.
     skipping: bool,
     /// A COPY FROM STDIN is open whose end has not been sent yet: the backend ignores Sync and Flush.
@@ -158,6 +161,7 @@ impl OwedReplies {
 
     /// Takes the reply at the front off.
     pub fn pop(&mut self) -> Option<Reply> {
+        self.answer = Answer::default();
         self.queue.pop_front()
     }
 
@@ -191,31 +195,25 @@ impl OwedReplies {
         true
     }
 
-    /// What a message of the backend, known by its tag, means now.
-    pub fn progress(&self, received: u8) -> Result<Progress, Unexpected> {
+    /// What a message of the backend, known by its tag, means now. A message of a reply must be told once.
+    pub fn progress(&mut self, received: u8) -> Result<Progress, Unexpected> {
         if matches!(received, tag::NOTICE_RESPONSE | tag::PARAMETER_STATUS | tag::NOTIFICATION_RESPONSE) {
             return Ok(Progress::Asynchronous);
         }
         let Some(front) = self.queue.front() else { return Err(Unexpected(received)) };
         let progress = match (front.kind, received) {
-            (Kind::Query | Kind::FunctionCall | Kind::Sync, tag::READY_FOR_QUERY) => Progress::Ends,
-            (Kind::Query, tag::COMMAND_COMPLETE | tag::EMPTY_QUERY_RESPONSE) => Progress::Completes,
-            (Kind::Query, tag::ROW_DESCRIPTION | tag::DATA_ROW | tag::NO_DATA | tag::ERROR_RESPONSE) => Progress::Within,
-            // Of a walsender; what it is sent meanwhile is COPY data and marks nothing but its end.
-            (Kind::Query, tag::COPY_BOTH_RESPONSE) => Progress::Within,
-            (Kind::Query | Kind::Execute, tag::COPY_IN_RESPONSE | tag::COPY_OUT_RESPONSE | tag::COPY_DATA | tag::COPY_DONE) => {
-                Progress::Within
-            }
+            (Kind::Query, _) => return self.answer.of_query(received).ok_or(Unexpected(received)),
+            (Kind::Execute, _) => return self.answer.of_execute(received).ok_or(Unexpected(received)),
+            (Kind::FunctionCall | Kind::Sync, tag::READY_FOR_QUERY) => Progress::Ends,
             (Kind::FunctionCall, tag::FUNCTION_CALL_RESPONSE | tag::ERROR_RESPONSE) => Progress::Within,
             (Kind::Parse, tag::PARSE_COMPLETE) | (Kind::Bind, tag::BIND_COMPLETE) | (Kind::Close, tag::CLOSE_COMPLETE) => {
                 Progress::Ends
             }
-            (Kind::Describe, tag::PARAMETER_DESCRIPTION) | (Kind::Execute, tag::DATA_ROW) => Progress::Within,
+            (Kind::Describe, tag::PARAMETER_DESCRIPTION) => Progress::Within,
             (Kind::Describe, tag::ROW_DESCRIPTION | tag::NO_DATA) => Progress::Ends,
-            (Kind::Execute, tag::COMMAND_COMPLETE | tag::EMPTY_QUERY_RESPONSE | tag::PORTAL_SUSPENDED) => Progress::Ends,
             // An error while Sync is carried out comes from the commit of the implicit transaction; ReadyForQuery follows.
             (Kind::Sync, tag::ERROR_RESPONSE) => Progress::Within,
-            (Kind::Parse | Kind::Bind | Kind::Describe | Kind::Execute | Kind::Close, tag::ERROR_RESPONSE) => Progress::Fails,
+            (Kind::Parse | Kind::Bind | Kind::Describe | Kind::Close, tag::ERROR_RESPONSE) => Progress::Fails,
             _ => return Err(Unexpected(received)),
         };
         Ok(progress)
@@ -258,6 +256,7 @@ impl OwedReplies {
         let end = self.queue.iter().position(|reply| reply.kind == Kind::Sync);
         self.skipping = end.is_none();
         self.copying_in = false;
+        self.answer = Answer::default();
         self.queue.drain(..end.unwrap_or(self.queue.len())).collect()
     }
 

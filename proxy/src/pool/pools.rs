@@ -289,10 +289,12 @@ impl Pools {
         if backend.unflushed {
             backend.release_when_flushed = true;
             backend.state = State::Resetting;
+            backend.idle_since = now;
             return;
         }
         if backend.dirty || reset_always {
             backend.state = State::Resetting;
+            backend.idle_since = now;
             backend.dirty = false;
             backend.prepared.clear();
             // A clean bill for the statement: only its ReadyForQuery `I` without an error makes the backend idle again.
@@ -418,6 +420,7 @@ impl Pools {
 
     /// Ends what has waited or idled for too long.
     pub fn tick(&mut self, now: Instant) {
+        self.close_unready(now);
         let idle_timeout = self.settings.idle_timeout;
         for index in self.indices() {
             let Some(pool) = self.pool(index) else { continue };
@@ -436,6 +439,21 @@ impl Pools {
             self.open_more(index, now);
             self.forget_if_unused(index);
         }
+    }
+
+    /// Closes the backends that do not become ready after they were given back: their server is silent, or talks of other things.
+    fn close_unready(&mut self, now: Instant) {
+        let reset_timeout = self.settings.reset_timeout;
+        let late = self.backends.iter().enumerate().filter_map(|(slot, taken)| match taken {
+            Slot::Taken(backend) if backend.state == State::Resetting => {
+                let index = u32::try_from(slot).unwrap_or(u32::MAX);
+                let is_late = now.saturating_duration_since(backend.idle_since) >= reset_timeout;
+                is_late.then_some(BackendKey { index, generation: backend.generation })
+            }
+            Slot::Taken(_) | Slot::Free { .. } => None,
+        });
+        let late: Vec<BackendKey> = late.collect();
+        late.into_iter().for_each(|key| self.close(key, Farewell::Abrupt));
     }
 
     /// From now on backends are closed as they are given back, idle ones at once.

@@ -34,6 +34,7 @@ fn settings(mode: PoolMode, size: u32, workers: usize) -> Settings {
         size,
         per_region_max: None,
         wait_timeout: Duration::from_secs(120),
+        reset_timeout: Duration::from_secs(5),
         idle_timeout: Duration::from_secs(600),
         lifetime: Duration::from_secs(3600),
         prepared_statements: 200,
@@ -182,6 +183,23 @@ fn a_reset_must_be_answered_before_the_next_session() {
         world.pools.reset_answered(backend(0), failed, world.now);
         assert_eq!(world.orders(), after);
     }
+}
+
+#[test]
+fn a_server_that_does_not_answer_a_reset_is_closed() {
+    let mut world = World::alone(PoolMode::Session, 1);
+    let pool = world.enter();
+    world.checkout(pool, 1);
+    world.orders();
+    world.pools.release(backend(0), world.now);
+    assert_eq!(world.orders(), ["reset 0"]);
+    world.pools.checkout(Allowed(region(0)), pool, session(2), world.now);
+    world.now += Duration::from_secs(4);
+    world.pools.tick(world.now);
+    assert_eq!(world.orders(), [""; 0]);
+    world.now += Duration::from_secs(1);
+    world.pools.tick(world.now);
+    assert_eq!(world.orders(), ["open", "close 0 Abrupt", "bind 2 to 0"]);
 }
 
 #[test]

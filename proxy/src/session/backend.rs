@@ -10,48 +10,13 @@ use memchr::memmem;
 use super::client::{Preamble, Session, Wait};
 use super::output::{Feed, Output, Outputs, Payload, farewell, tell};
 use super::prepared::SERVER_NAME_PREFIX;
+use super::reading::{Broken, ends_connection, is_sound_error, mode};
 use super::settings::restore_refusal;
 use super::{Common, Core, Refusal, Sessions};
-use crate::limits::BACKEND_MESSAGE_BYTES_MAX;
 use crate::pool::{Backend, BackendKey, Effect, Farewell, Kind, Parameters, Progress, Reply, Rule, SessionKey, State};
 use crate::sql;
 use crate::wire::tag::backend as tag;
-use crate::wire::{Frame, Malformed, Mode, SqlState, TransactionStatus, backend, frontend};
-
-/// A message that the backend may not send.
-struct Broken;
-
-impl From<Malformed> for Broken {
-    fn from(_: Malformed) -> Self {
-        Self
-    }
-}
-
-/// Which messages are read whole: those that the core looks into, and those that are small anyway. `describes`: the next reply is a
-/// Describe whose result is to be remembered.
-fn mode(message: u8, body_len: usize, describes: bool) -> Result<Mode, Broken> {
-    match message {
-        tag::ERROR_RESPONSE if body_len <= BACKEND_MESSAGE_BYTES_MAX => Ok(Mode::Gather),
-        tag::ROW_DESCRIPTION if describes && body_len <= BACKEND_MESSAGE_BYTES_MAX => Ok(Mode::Gather),
-        tag::READY_FOR_QUERY
-        | tag::COMMAND_COMPLETE
-        | tag::PARAMETER_STATUS
-        | tag::PARSE_COMPLETE
-        | tag::BIND_COMPLETE
-        | tag::CLOSE_COMPLETE
-        | tag::NO_DATA
-        | tag::PORTAL_SUSPENDED
-        | tag::EMPTY_QUERY_RESPONSE
-        | tag::COPY_DONE => {
-            if body_len > BACKEND_MESSAGE_BYTES_MAX {
-                Err(Broken)
-            } else {
-                Ok(Mode::Gather)
-            }
-        }
-        _ => Ok(Mode::Stream),
-    }
-}
+use crate::wire::{Frame, SqlState, TransactionStatus, backend, frontend};
 
 /// Where the pieces of the message in hand go.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -103,6 +68,9 @@ impl Core {
             {
                 self.common.pools.close(key, Farewell::Abrupt);
                 return self.session_lost_backend(State::Bound(session), false, &refusal, out);
+            }
+            if message == tag::ERROR_RESPONSE && !is_sound_error(payload) {
+                return self.backend_broke_protocol(key, out);
             }
             let body = payload.get(5..).unwrap_or_default();
             let Ok((route, event)) = self.common.reply(&mut self.sessions, key, message, body, out) else {
@@ -243,6 +211,9 @@ impl Common {
                     }
                 }
                 if message == tag::COPY_BOTH_RESPONSE {
+                    if !session.replicates() {
+                        return Err(Broken);
+                    }
                     found.owed.stream_begins();
                 }
                 if message == tag::ERROR_RESPONSE {
@@ -350,6 +321,9 @@ impl Common {
             }
             found.is_told(name, value);
             found.parameters = with(&found.parameters, name, value);
+            if !found.parameters.are_within_bounds() {
+                return Err(Broken);
+            }
             if *found.parameters == *found.initial {
                 // One object for what is the same, so that the next session sees it at a glance.
                 found.parameters = found.initial.clone();
@@ -518,12 +492,6 @@ impl Common {
         }
         self.wake(session);
     }
-}
-
-/// Whether an ErrorResponse is the server's last word: its severity, field V, is FATAL or PANIC. The fields S and V come first.
-fn ends_connection(body: &[u8]) -> bool {
-    let fields = body.split(|byte| *byte == 0).take(2);
-    fields.filter_map(<[u8]>::split_first).any(|(field, value)| *field == b'V' && (value == b"FATAL" || value == b"PANIC"))
 }
 
 /// The n-th statement of a message has completed: what that means for the session.

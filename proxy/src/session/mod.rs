@@ -34,6 +34,7 @@ mod place;
 mod plan;
 mod prepare;
 mod prepared;
+mod reading;
 mod refusal;
 mod region;
 mod replication;

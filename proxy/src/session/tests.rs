@@ -5,6 +5,7 @@
 //! PostgreSQL to have a transaction status of its own.
 
 mod alike;
+mod broken;
 mod cancels;
 mod extended;
 mod faults;

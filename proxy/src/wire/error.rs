@@ -137,6 +137,20 @@ pub fn parse_error(body: &[u8]) -> Option<ErrorFields> {
     Some(ErrorFields { severity: text(severity.or(localized_severity)?), sqlstate, message: text(message?) })
 }
 
+/// The SQLSTATE (field C) of an ErrorResponse or NoticeResponse of which `body` is the beginning; severity and SQLSTATE come first.
+pub fn sqlstate_of(body: &[u8]) -> Option<SqlState> {
+    let mut fields = Fields::new(body);
+    loop {
+        match fields.u8()? {
+            0 => return None,
+            b'C' => return SqlState::from_bytes(fields.text()?),
+            _ => {
+                fields.text()?;
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use expect_test::expect;
@@ -179,6 +193,17 @@ mod tests {
         assert_eq!(fields, Some(expected));
         let fields = parse_error(b"SFATAL\0Mno\0Cwhat\0\0");
         assert_eq!(fields, Some(ErrorFields { severity: "FATAL".into(), sqlstate: None, message: "no".into() }));
+    }
+
+    #[test]
+    fn the_beginning_of_an_error_tells_its_sqlstate() {
+        let body = b"SFEHLER\0VERROR\0C22001\0Mtoo long";
+        for end in 0..body.len() {
+            let expected = (end >= 22).then_some(SqlState::from_bytes(b"22001").unwrap());
+            assert_eq!(sqlstate_of(&body[..end]), expected, "{end}");
+        }
+        assert_eq!(sqlstate_of(b"SERROR\0Mno\0\0C22001\0"), None);
+        assert_eq!(sqlstate_of(b"SERROR\0Cwhat\0"), None);
     }
 
     #[test]

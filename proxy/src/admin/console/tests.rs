@@ -502,6 +502,7 @@ fn settings() -> crate::pool::Settings {
         size: 1,
         per_region_max: None,
         wait_timeout: Duration::from_secs(1),
+        reset_timeout: Duration::from_secs(1),
         idle_timeout: Duration::from_secs(1),
         lifetime: Duration::from_secs(1),
         prepared_statements: 200,

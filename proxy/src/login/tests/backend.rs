@@ -191,6 +191,8 @@ fn servers_that_break_the_protocol_are_given_up() {
         vec![message(b"E\0\0\0\x05\0")],
         vec![message(b"E\0\0\0\x11SFATAL\0Mno\0\0")],
         vec![ok(), parameter_status("long", &"x".repeat(1 << 20))],
+        vec![ok(), parameter_status("client_encoding", "SJIS")],
+        [ok()].into_iter().chain((0..257).map(|number| parameter_status(&number.to_string(), "x"))).collect(),
     ] {
         assert!(fault(None, &messages).starts_with("it "), "{messages:?}");
     }

@@ -500,6 +500,32 @@ pub(super) fn wal(what: &str) -> Vec<u8> {
     [b"d", &length[..], what.as_bytes()].concat()
 }
 
+/// What a server sends on its own: messages by their names, with `+` between them.
+pub(super) fn unasked(what: &str) -> Vec<u8> {
+    let message = |what: &str| -> Vec<u8> {
+        match what {
+            "parsed" => backend::parse_complete().into(),
+            "bound" => backend::bind_complete().into(),
+            "columns" => backend::row_description_text("answer", 0).into(),
+            "row" => backend::data_row_text(Some("x")).into(),
+            "done" => backend::command_complete("SELECT 1").into(),
+            "idle" => backend::ready_for_query(TransactionStatus::Idle).into(),
+            "copyin" => b"G\0\0\0\x07\0\0\0".into(),
+            "copyboth" => b"W\0\0\0\x07\0\0\0".into(),
+            "wal" => wal("record"),
+            "notice" => super::super::plan::none_warning().into(),
+            "error-without-sqlstate" => b"E\0\0\0\x16SERROR\0VERROR\0Mno\0\0".into(),
+            "error-without-end" => b"E\0\0\0\x1cSERROR\0VERROR\0C22000\0Mno".into(),
+            "timezone" => backend::parameter_status("TimeZone", "Mars").into(),
+            "promoted" => backend::parameter_status("in_hot_standby", "off").into(),
+            "sjis" => backend::parameter_status("client_encoding", "SJIS").into(),
+            "settings" => (0..300).flat_map(|number| backend::parameter_status(&format!("s{number}"), "x")).collect(),
+            other => panic!("{other}"),
+        }
+    };
+    what.split('+').flat_map(message).collect()
+}
+
 fn initial() -> BTreeMap<String, String> {
     BTreeMap::from([("TimeZone", "UTC"), ("standard_conforming_strings", "on")].map(|(name, value)| (name.into(), value.into())))
 }

@@ -17,7 +17,7 @@ use crate::session::{
 use crate::table::Publisher;
 use crate::target::TargetSessionAttrs;
 use crate::wire::startup::{CancelRequest, Replication};
-use crate::wire::{Frame, Malformed, Mode, Splitter, SqlState, TransactionStatus, backend, frontend, parse_error};
+use crate::wire::{Frame, Malformed, Mode, Splitter, SqlState, backend, frontend, parse_error};
 
 /// How bytes are delivered.
 #[derive(Clone, Copy, Debug)]
@@ -145,6 +145,7 @@ impl World {
             size: setup.size,
             per_region_max: None,
             wait_timeout: Duration::from_secs(120),
+            reset_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(600),
             lifetime: Duration::from_secs(3600),
             prepared_statements: setup.prepared_statements,
@@ -314,16 +315,7 @@ impl World {
                 if what == "timezone" {
                     self.servers.get_mut(&key).unwrap().reads_configuration("Mars");
                 }
-                let bytes = match what {
-                    "row" => backend::data_row_text(Some("x")),
-                    "wal" => super::model::wal("record").into(),
-                    "idle" => backend::ready_for_query(TransactionStatus::Idle),
-                    "notice" => super::super::plan::none_warning(),
-                    "timezone" => backend::parameter_status("TimeZone", "Mars"),
-                    "promoted" => backend::parameter_status("in_hot_standby", "off"),
-                    "sjis" => backend::parameter_status("client_encoding", "SJIS"),
-                    other => panic!("{other}"),
-                };
+                let bytes = super::model::unasked(what);
                 self.core.backend_received(key, &bytes, &mut self.out);
                 self.carry_out(&bytes);
                 self.deliver(cut);
