@@ -12,6 +12,7 @@ mod extended;
 mod message;
 mod peer;
 mod pipeline;
+mod server;
 mod startup;
 
 use std::collections::BTreeSet;
@@ -37,7 +38,7 @@ fn european(world: &World, pool_mode: &'static str) -> Configuration {
 }
 
 /// Plays every case, some at a time, and gives what was wrong with them.
-fn play_all(cases: &[Case], play: impl Fn(&Case) -> Option<String> + Sync) -> Vec<String> {
+fn play_all<Case: Sync>(cases: &[Case], play: impl Fn(&Case) -> Option<String> + Sync) -> Vec<String> {
     let next = AtomicUsize::new(0);
     let wrong = Mutex::new(Vec::new());
     thread::scope(|scope| {

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
@@ -90,6 +90,17 @@ impl Conversation {
         self.stream.write_all(bytes)
     }
 
+    /// Sends bytes over and over again, until the other side does not take them any more.
+    pub fn flood(&mut self, bytes: &[u8]) {
+        let many = bytes.repeat(1 + (64 << 10) / bytes.len().max(1));
+        while self.send(&many).is_ok() {}
+    }
+
+    /// Closes the connection.
+    pub fn close(&mut self) {
+        self.stream.shutdown(Shutdown::Both).ok();
+    }
+
     /// Sends each byte by itself.
     pub fn send_slowly(&mut self, bytes: &[u8]) -> io::Result<()> {
         bytes.chunks(1).try_for_each(|byte| self.send(byte))
@@ -148,6 +159,18 @@ impl Conversation {
                 let answer = self.answer(tag, &body);
                 self.send(&answer)?;
             }
+        }
+    }
+
+    /// The same up to the first message of this type, which is not answered; its body.
+    pub fn serve_until(&mut self, wanted: u8) -> io::Result<Vec<u8>> {
+        loop {
+            let (tag, body) = self.message()?;
+            if tag == wanted {
+                return Ok(body);
+            }
+            let answer = self.answer(tag, &body);
+            self.send(&answer)?;
         }
     }
 
