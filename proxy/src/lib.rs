@@ -17,6 +17,8 @@ pub mod policy;
 
 pub mod session;
 
+pub mod tls;
+
 pub mod config;
 pub mod observe;
 

@@ -110,6 +110,11 @@ impl<'a> Section<'a> {
         read(&entry?)
     }
 
+    /// Where mistakes are collected.
+    pub(super) fn findings(&self) -> &'a Findings {
+        self.document.findings
+    }
+
     /// Reports `text` at the line where the section begins.
     pub(super) fn mistake(&self, text: impl Into<String>) {
         self.document.mistake(self.at, text);

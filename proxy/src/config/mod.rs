@@ -22,6 +22,7 @@ mod password;
 mod read;
 mod require_auth;
 mod residency;
+mod tls;
 mod users;
 mod value;
 
@@ -47,6 +48,7 @@ pub use listen::UnixSockets;
 pub use mistake::{Mistake, Mistakes};
 pub use password::Password;
 pub use require_auth::{BackendMethod, RequireAuth};
+pub use tls::{Negotiation, NodeTls, NodeTlsMode, RegionIn, Tls, TlsMode};
 pub use users::{Secret, Users};
 pub use value::{Address, shown_bytes};
 
@@ -69,6 +71,8 @@ pub struct Config {
     pub user: Option<String>,
     /// What the kernel does for the proxy: the fence, and the choice of a worker.
     pub kernel: Kernel,
+    /// Whether clients' connections are encrypted.
+    pub tls: Tls,
     /// How clients and backends prove who they are.
     pub auth: Auth,
     /// Which region serves whom.
@@ -193,6 +197,8 @@ pub struct Node {
     pub networks: Vec<IpNet>,
     /// How its server may have the proxy prove who it is.
     pub require_auth: RequireAuth,
+    /// How its connections are encrypted; `None`: not at all.
+    pub tls: Option<NodeTls>,
 }
 
 /// What a node does in its cluster.

@@ -8,7 +8,7 @@ use toml::de::DeValue;
 use super::document::{Entry, Section};
 use super::read::Environment;
 use super::value::{Address, is_name, network, path_beside};
-use super::{Node, Password, Region, Role, files, require_auth, residency};
+use super::{Node, NodeTls, Password, Region, Role, files, require_auth, residency, tls};
 
 /// Reads the nodes, in the order of the file.
 pub(super) fn read(root: &Section<'_>, regions: &[Region], environment: Environment<'_>) -> Vec<Node> {
@@ -47,6 +47,7 @@ fn node(section: &Section<'_>, regions: &[Region], environment: Environment<'_>)
     let password = section.entry("password").and_then(|entry| password(&entry, environment));
     let networks = networks(section, address.as_ref());
     let require_auth = section.entry("require_auth").map(|entry| require_auth::read(&entry)).unwrap_or_default();
+    let tls = section.entry("tls").and_then(|entry| tls(&entry, address.as_ref()));
     Some(Node {
         name: name?.to_owned(),
         region: region?,
@@ -57,7 +58,17 @@ fn node(section: &Section<'_>, regions: &[Region], environment: Environment<'_>)
         database,
         networks,
         require_auth,
+        tls,
     })
+}
+
+/// How the connections of a node are encrypted. Those of a Unix socket are not: they stay on this host.
+fn tls(entry: &Entry<'_>, address: Option<&Address>) -> Option<NodeTls> {
+    let tls = tls::node(entry)?;
+    if let Some(Address::Unix { .. }) = address {
+        entry.mistake(format!("{} is for nodes that are reached over TCP: PostgreSQL does not encrypt Unix sockets", entry.name));
+    }
+    Some(tls)
 }
 
 /// Where the name of a node may lead.

@@ -12,7 +12,7 @@ use tracing::Level;
 use super::document::{Document, Entry, Section, parse};
 use super::mistake::{Findings, Mistakes};
 use super::value::path_beside;
-use super::{Buffers, Config, Engine, Log, LogFormat, Pools, admin, auth, files, kernel, limits, listen, nodes, residency};
+use super::{Buffers, Config, Engine, Log, LogFormat, Pools, admin, auth, files, kernel, limits, listen, nodes, residency, tls};
 use crate::pool::{PoolMode, StatePolicy};
 
 /// Workers that the pools can keep apart.
@@ -87,6 +87,7 @@ pub(super) fn whole(path: &Path, text: &str, environment: Environment<'_>, findi
             pin_notice: root.entry("pin_notice").and_then(|entry| entry.boolean()).unwrap_or(true),
             user: root.entry("user").and_then(|entry| entry.text()).map(str::to_owned),
             kernel: kernel::read(root),
+            tls: root.section("tls", tls::read),
             residency: root.section("residency", |section| residency::read(section, &regions, &nodes)),
             pools: root.section("pools", pools),
             limits: root.section("limits", limits::read),

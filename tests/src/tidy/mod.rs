@@ -39,11 +39,12 @@ const IMPURE: [(&str, &str); 21] = [
 /// Modules without unsafe code.
 const SAFE: [&str; 5] = ["wire", "sql", "policy", "pool", "session"];
 /// Crates that only some modules may name.
-const ONLY_IN: [(&str, &[&str]); 4] = [
+const ONLY_IN: [(&str, &[&str]); 5] = [
     ("io_uring", &["engine"]),
     ("tokio_uring", &["login", "admin", "observe", "control"]),
     ("aya", &["fence"]),
     ("pg_query", &["sql"]),
+    ("rustls", &["tls"]),
 ];
 /// Roots of programs, and of the library: they name what they like.
 const PROGRAMS: [&str; 4] = ["lib", "main", "misrouting", "panicking"];

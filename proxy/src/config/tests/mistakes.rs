@@ -47,8 +47,8 @@ port = 1
 "#,
         expect![[r#"
             d.toml:1: unknown key "pool_mod": did you mean "pool_mode"?
-            d.toml:2: unknown key "colour": the keys here are admin, audit, auth, engine, fence, http, kernel, limits, listen, log, nodes, parameters, pin_notice, pool_mode, pools, regions, residency, session_state, unix_socket_mode, user, workers
-            d.toml:3: unknown key "a\nb": the keys here are admin, audit, auth, engine, fence, http, kernel, limits, listen, log, nodes, parameters, pin_notice, pool_mode, pools, regions, residency, session_state, unix_socket_mode, user, workers
+            d.toml:2: unknown key "colour": the keys here are admin, audit, auth, engine, fence, http, kernel, limits, listen, log, nodes, parameters, pin_notice, pool_mode, pools, regions, residency, session_state, tls, unix_socket_mode, user, workers
+            d.toml:3: unknown key "a\nb": the keys here are admin, audit, auth, engine, fence, http, kernel, limits, listen, log, nodes, parameters, pin_notice, pool_mode, pools, regions, residency, session_state, tls, unix_socket_mode, user, workers
             d.toml:4: auth.users is missing: add users = "users.txt" (only method "trust" needs no users)
             d.toml:5: unknown key "auth.metod": did you mean "method"?
             d.toml:6: unknown key "pool": did you mean "pools"?
@@ -60,7 +60,7 @@ port = 1
             d.toml:16: nodes[0].name is missing: add name = "pg-eu-west"
             d.toml:16: nodes[0].region is missing: add region = "eu-west"
             d.toml:16: nodes[0].address is missing: add address = "127.0.0.1:5432"
-            d.toml:17: unknown key "nodes[0].hostname": the keys here are address, database, name, networks, password, region, require_auth, role, user
+            d.toml:17: unknown key "nodes[0].hostname": the keys here are address, database, name, networks, password, region, require_auth, role, tls, user
             d.toml:19: unknown key "http.port": the keys here are listen
         "#]],
     );
