@@ -25,4 +25,5 @@ mod soak;
 mod strings;
 mod supervision;
 mod timeouts;
+mod tls;
 mod world;

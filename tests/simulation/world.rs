@@ -299,6 +299,7 @@ impl World {
             settings,
             replication: Default::default(),
             startup_region: None,
+            tls: None,
         };
         let served_by = REGIONS.iter().map(|region| ((*region).to_owned(), (*region).to_owned())).collect();
         let reference = Server::reference(start, served_by, &startup);
@@ -400,6 +401,7 @@ impl World {
             parameters: Arc::new(parameters(&server)),
             process_id: 1000 + self.opened,
             secret: CancelSecret::from(&[1, 2, 3, 4][..]),
+            tls: None,
         };
         if let Some(key) = self.core.backend_opened(ticket, info, &mut self.out) {
             let backend = Backend {

@@ -8,12 +8,15 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use md5::{Digest, Md5};
+use rustls::ClientConfig;
 
 use crate::message;
 use crate::scram::Scram;
+use crate::tls::Stream;
 use crate::transcript::{End, Message, Transcript};
 
 /// How long a client waits for the next byte.
@@ -40,7 +43,7 @@ impl Default for Login<'_> {
 
 /// One connection.
 pub struct Client {
-    stream: TcpStream,
+    stream: Stream,
     received: Vec<u8>,
     /// Everything the server said during the login.
     pub greeting: Transcript,
@@ -53,7 +56,24 @@ impl Client {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        Ok(Self { stream, received: Vec::new(), greeting: Transcript { messages: Vec::new(), end: End::Reached } })
+        Ok(Self::of(Stream::Plain(stream)))
+    }
+
+    /// Connects, encrypts and says nothing else: by an SSLRequest, or at once.
+    pub fn connect_encrypted(address: SocketAddr, config: Arc<ClientConfig>, at_once: bool) -> io::Result<Self> {
+        let mut client = Self::connect(address)?;
+        if !at_once {
+            client.send(&message::ssl_request());
+            if client.byte() != Some(b'S') {
+                return Err(io::Error::other("the server does not encrypt"));
+            }
+        }
+        let Stream::Plain(stream) = client.stream else { unreachable!("it has just been connected") };
+        Ok(Self::of(Stream::encrypt(stream, config)?))
+    }
+
+    fn of(stream: Stream) -> Self {
+        Self { stream, received: Vec::new(), greeting: Transcript { messages: Vec::new(), end: End::Reached } }
     }
 
     /// Connects to a Unix socket and says nothing.
@@ -62,7 +82,7 @@ impl Client {
         let stream = TcpStream::from(OwnedFd::from(UnixStream::connect(path)?));
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        Ok(Self { stream, received: Vec::new(), greeting: Transcript { messages: Vec::new(), end: End::Reached } })
+        Ok(Self::of(Stream::Plain(stream)))
     }
 
     /// Connects to a Unix socket and logs in; a refusal is the whole conversation up to it.
@@ -75,7 +95,13 @@ impl Client {
         Self::connect(address).map_err(broken)?.begin(login)
     }
 
-    fn begin(mut self, login: &Login<'_>) -> Result<Self, Transcript> {
+    /// Whether the TLS session went on from an earlier one.
+    pub fn is_resumed(&self) -> bool {
+        self.stream.is_resumed()
+    }
+
+    /// Logs in on a connection on which nothing has been said yet.
+    pub fn begin(mut self, login: &Login<'_>) -> Result<Self, Transcript> {
         let parameters = [&[("user", login.user), ("database", login.database)], login.parameters].concat();
         self.send(&message::startup(message::PROTOCOL_3_0, &parameters));
         self.authenticate(login)?;
@@ -169,17 +195,17 @@ impl Client {
 
     /// Stops sending and goes on reading.
     pub fn half_close(&mut self) {
-        self.stream.shutdown(Shutdown::Write).ok();
+        self.stream.socket().shutdown(Shutdown::Write).ok();
     }
 
     /// Has the connection end with a reset when it is dropped, and what is under way with it (socket(7), SO_LINGER).
     pub fn reset_when_dropped(&self) {
-        rustix::net::sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO)).ok();
+        rustix::net::sockopt::set_socket_linger(self.stream.socket(), Some(Duration::ZERO)).ok();
     }
 
     /// How long to wait for the next byte, when [`PATIENCE`] does not fit.
     pub fn set_patience(&mut self, patience: Duration) {
-        self.stream.set_read_timeout(Some(patience)).ok();
+        self.stream.socket().set_read_timeout(Some(patience)).ok();
     }
 
     /// Process id and secret that a cancel request needs.
@@ -191,7 +217,7 @@ impl Client {
 
     /// The socket, for who goes on by other means. Nothing may have been received that was not asked for.
     pub fn into_socket(self) -> OwnedFd {
-        self.stream.into()
+        self.stream.into_socket().into()
     }
 
     fn message(&mut self) -> Result<Message, End> {

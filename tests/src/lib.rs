@@ -19,5 +19,6 @@ pub mod scram;
 pub mod skip;
 pub mod soak;
 pub mod tidy;
+pub mod tls;
 pub mod transcript;
 pub mod wire;

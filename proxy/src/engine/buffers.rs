@@ -77,6 +77,12 @@ impl Span {
         self.side
     }
 
+    /// Leaves only the first `count` bytes; at least one.
+    pub fn truncate(&mut self, count: u32) {
+        debug_assert!(count > 0 && count <= self.end - self.start);
+        self.end = self.start + count;
+    }
+
     /// Drops the first `count` bytes; at most all but one.
     pub fn advance(&mut self, count: u32) {
         debug_assert!(count < self.end - self.start);
@@ -111,6 +117,15 @@ impl Groups {
     /// The bytes of a span of either group.
     pub fn bytes(&self, span: &Span) -> &[u8] {
         self[span.side].bytes(span)
+    }
+
+    /// The bytes of a span of either group, to be written over.
+    ///
+    /// # Safety
+    /// No other span has a part in these bytes: it has just been received.
+    pub unsafe fn bytes_mut(&mut self, span: &mut Span) -> &mut [u8] {
+        // SAFETY: promised by the caller.
+        unsafe { self[span.side].bytes_mut(span) }
     }
 
     /// Gives a span of either group back.
@@ -276,6 +291,19 @@ impl Buffers {
         // SAFETY: the kernel has written these bytes (`received`), and writes to them again only after the buffer was given back to it,
         // which `release` does when no span of it is left: not while `span` is borrowed. They are never freed.
         unsafe { slice::from_raw_parts(start.as_ptr(), span.len()) }
+    }
+
+    /// The bytes of a span, to be written over.
+    ///
+    /// # Safety
+    /// No other span has a part in these bytes.
+    unsafe fn bytes_mut(&mut self, span: &mut Span) -> &mut [u8] {
+        let offset = self.offset(span);
+        // SAFETY: as in `bytes`.
+        let start = unsafe { self.memory.add(offset) };
+        // SAFETY: as in `bytes`; and nobody else reads them, neither we, because no other span has a part in them, nor the kernel, which
+        // is given only what spans hold.
+        unsafe { slice::from_raw_parts_mut(start.as_ptr(), span.len()) }
     }
 
     /// Where the bytes of a span are, for a send; they stay there until the span is released.

@@ -15,6 +15,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use crate::fence::Seat;
 use crate::pool::{BackendInfo, BackendKey, MovedBackend, OpenError, OpenRequest, OpenTicket};
 use crate::session::{AuditRecord, Cancel, CancelOrder, CoreSettings, Detail, Login, Operation, Report};
+use crate::tls::Connection;
 use crate::wire::startup::CancelRequest;
 
 /// What a worker is told.
@@ -22,7 +23,7 @@ pub enum ToWorker {
     /// A client whose login is over. `early`: bytes that it sent behind its login.
     Client {
         /// Its connection.
-        socket: OwnedFd,
+        connection: Connection,
         /// Who it is.
         login: Login,
         /// What was read from the connection too much.
@@ -35,7 +36,7 @@ pub enum ToWorker {
         /// The request.
         ticket: OpenTicket,
         /// Its connection; nothing has been read from it too much.
-        socket: OwnedFd,
+        connection: Connection,
         /// What is known of it.
         info: BackendInfo,
     },
@@ -49,7 +50,7 @@ pub enum ToWorker {
     /// A backend from another worker.
     BackendMoved {
         /// Its connection.
-        socket: OwnedFd,
+        connection: Connection,
         /// What is known of it.
         moved: Box<MovedBackend>,
     },

@@ -2,6 +2,8 @@
 //!
 //! One send is in flight at a time: that of the first chunk. What the kernel reads from stays in place until the send has completed;
 //! everything else of the queue may be moved to the heap when receive buffers are short. An empty queue holds little memory or none.
+//!
+//! On an encrypted connection text is gathered until it is sent, and becomes records then: one for what would otherwise be many.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -9,6 +11,7 @@ use std::mem;
 use bytes::{Buf, Bytes};
 
 use super::buffers::{Groups, Side, Span};
+use crate::tls::Session;
 
 /// Chunks for which an empty queue keeps room.
 const KEPT_CHUNKS: usize = 8;
@@ -38,6 +41,8 @@ impl Chunk {
 #[derive(Default)]
 pub struct SendQueue {
     chunks: VecDeque<Chunk>,
+    /// What is not encrypted yet; it goes behind the chunks. Empty on connections that are not encrypted at all.
+    text: Vec<u8>,
     bytes: usize,
     /// The kernel reads from the first chunk.
     in_flight: bool,
@@ -53,7 +58,7 @@ impl SendQueue {
 
     /// Whether everything has been sent.
     pub fn is_empty(&self) -> bool {
-        self.chunks.is_empty()
+        self.chunks.is_empty() && self.text.is_empty()
     }
 
     /// Whether a send is in flight.
@@ -88,6 +93,28 @@ impl SendQueue {
             self.bytes += bytes.len();
             self.chunks.push_back(Chunk::Heap(bytes));
         }
+    }
+
+    /// Appends text that is encrypted before it is sent.
+    pub fn push_text(&mut self, text: &[u8]) {
+        self.bytes += text.len();
+        self.text.extend_from_slice(text);
+    }
+
+    /// Encrypts the text there is by `session`; with `is_last`, nothing comes behind it.
+    ///
+    /// # Errors
+    /// It cannot be encrypted any more; it is lost.
+    pub fn seal(&mut self, session: &mut Session, is_last: bool) -> Result<(), String> {
+        let mut records = Vec::new();
+        let text = mem::take(&mut self.text);
+        self.bytes -= text.len();
+        let sealed = if text.is_empty() { Ok(()) } else { session.seal(&text, &mut records) };
+        if is_last {
+            session.seal_end(&mut records);
+        }
+        self.push_bytes(records.into());
+        sealed
     }
 
     /// The address and length of what is to be sent next, which from now on is in flight: it stays where it is until
@@ -167,6 +194,7 @@ impl SendQueue {
                 groups.release(span);
             }
         }
+        self.text = Vec::new();
         self.bytes = 0;
     }
 }

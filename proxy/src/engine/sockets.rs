@@ -9,6 +9,7 @@ use super::ring::{Operation, Token};
 use super::send_queue::SendQueue;
 use crate::fence::Seat;
 use crate::pool::{BackendKey, MovedBackend, SessionKey};
+use crate::tls::{Connection, Session};
 
 /// Names one socket of one worker. The generation tells it from a former one in the same slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +82,8 @@ pub struct Socket {
     pub phase: Phase,
     /// Its place among the worker's clients, if it is one.
     pub seat: Seat,
+    /// What encrypts it, if anything does.
+    pub tls: Option<Box<Session>>,
     /// What waits to be sent.
     pub queue: SendQueue,
     /// The turn in which the send in flight was started.
@@ -105,9 +108,10 @@ pub struct Socket {
 
 impl Socket {
     /// A socket in use, with nothing in flight.
-    pub fn new(fd: OwnedFd, owner: Owner) -> Self {
+    pub fn new(connection: Connection, owner: Owner) -> Self {
         Self {
-            fd,
+            fd: connection.socket,
+            tls: connection.session,
             owner,
             phase: Phase::Open,
             seat: Seat::default(),
@@ -233,8 +237,8 @@ mod tests {
     use super::*;
 
     fn socket(index: u32) -> Socket {
-        let fd = File::open("/dev/null").unwrap().into();
-        Socket::new(fd, Owner::Frontend(SessionKey { index, generation: 0 }))
+        let socket = File::open("/dev/null").unwrap().into();
+        Socket::new(Connection { socket, session: None }, Owner::Frontend(SessionKey { index, generation: 0 }))
     }
 
     #[test]
@@ -262,6 +266,6 @@ mod tests {
 
     #[test]
     fn an_idle_socket_is_small() {
-        assert!(size_of::<Socket>() <= 160, "{} bytes", size_of::<Socket>());
+        assert!(size_of::<Socket>() <= 192, "{} bytes", size_of::<Socket>());
     }
 }

@@ -7,23 +7,28 @@
 //!
 //! Nothing here calls the core: it is told of events by [`super::worker`].
 
+mod encrypted;
 mod shortage;
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::mem;
 use std::num::NonZeroU32;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
 use bytes::Bytes;
 use rustix::fs::OFlags;
+
+pub use encrypted::Opened;
+use encrypted::plain;
 
 use super::buffers::{Groups, Side, Span, group};
 use super::ring::{Operation, Ring, Token};
 use super::sockets::{Owner, Phase, Routes, Socket, SocketId, Sockets};
 use crate::pool::{BackendKey, SessionKey};
 use crate::session::Payload;
+use crate::tls::Connection;
 
 /// Bytes that one receive of a client's socket may bring.
 const FRONTEND_CREDIT_BYTES: NonZeroU32 = NonZeroU32::new(64 << 10).unwrap();
@@ -47,8 +52,8 @@ pub enum Current<'a> {
         /// Where.
         from: SocketId,
     },
-    /// Bytes of a client that were read together with its login.
-    Early {
+    /// Bytes that lie elsewhere: a client's that were read together with its login, or text of many records.
+    Heap {
         /// The bytes.
         bytes: &'a Bytes,
         /// Whose.
@@ -61,7 +66,7 @@ impl Current<'_> {
     fn from(&self) -> Option<SocketId> {
         match self {
             Self::Nothing => None,
-            Self::Chunk { from, .. } | Self::Early { from, .. } => Some(*from),
+            Self::Chunk { from, .. } | Self::Heap { from, .. } => Some(*from),
         }
     }
 }
@@ -78,6 +83,8 @@ pub struct Traffic<'uring> {
     backends: Routes,
     /// A receive can be given a credit.
     with_credit: bool,
+    /// Text of an encrypted socket for a moment; empty otherwise, kept for its memory.
+    text: Vec<u8>,
     /// Sockets whose next send has to be started at the end of the turn.
     due: Vec<SocketId>,
     /// Sockets that found no buffer, oldest first, by side.
@@ -102,6 +109,7 @@ impl<'uring> Traffic<'uring> {
             sessions: Routes::default(),
             backends: Routes::default(),
             with_credit,
+            text: Vec::new(),
             due: Vec::new(),
             without_buffer: [VecDeque::new(), VecDeque::new()],
             ending: VecDeque::new(),
@@ -125,13 +133,13 @@ impl<'uring> Traffic<'uring> {
     }
 
     /// Takes a socket into use; the first receive is up to the caller.
-    pub fn admit(&mut self, fd: OwnedFd, owner: Owner) -> SocketId {
+    pub fn admit(&mut self, connection: Connection, owner: Owner) -> SocketId {
+        let fd = &connection.socket;
         // On a descriptor with O_NONBLOCK a request of the ring fails where it should wait.
-        if let Err(error) = rustix::fs::fcntl_getfl(&fd).and_then(|flags| rustix::fs::fcntl_setfl(&fd, flags - OFlags::NONBLOCK))
-        {
+        if let Err(error) = rustix::fs::fcntl_getfl(fd).and_then(|flags| rustix::fs::fcntl_setfl(fd, flags - OFlags::NONBLOCK)) {
             tracing::warn!(%error, "a socket could not be made blocking");
         }
-        let id = self.sockets.insert(Socket::new(fd, owner));
+        let id = self.sockets.insert(Socket::new(connection, owner));
         match owner {
             Owner::Frontend(key) => self.sessions.insert(key.index, key.generation, id),
             Owner::Backend(key) => self.backends.insert(key.index, key.generation, id),
@@ -211,6 +219,13 @@ impl<'uring> Traffic<'uring> {
     pub fn send(&mut self, to: SocketId, payload: Payload, current: &Current<'_>) {
         let Some(socket) = self.sockets.get(to) else { return };
         let known = match (payload, current) {
+            (payload, current) if socket.tls.is_some() => match plain(&payload, current, &self.groups) {
+                Some(text) => {
+                    socket.queue.push_text(text);
+                    true
+                }
+                None => false,
+            },
             (Payload::Owned(bytes), _) => {
                 socket.queue.push_bytes(bytes);
                 true
@@ -218,7 +233,7 @@ impl<'uring> Traffic<'uring> {
             (Payload::Span { start, end }, Current::Chunk { span, .. }) => {
                 socket.queue.push_part(span, start, end, &mut self.groups)
             }
-            (Payload::Span { start, end }, Current::Early { bytes, .. }) => {
+            (Payload::Span { start, end }, Current::Heap { bytes, .. }) => {
                 let (start, end) = (start as usize, end as usize);
                 let inside = start <= end && end <= bytes.len();
                 if inside {
@@ -332,9 +347,13 @@ impl<'uring> Traffic<'uring> {
         if !matches!(socket.phase, Phase::Open) {
             return;
         }
+        seal(socket, true);
         if socket.queue.is_empty() {
             self.close(id);
             return;
+        }
+        if !mem::replace(&mut socket.send_is_due, true) {
+            self.due.push(id);
         }
         socket.phase = Phase::Flushing;
         socket.paused = false;
@@ -434,6 +453,9 @@ impl<'uring> Traffic<'uring> {
             if matches!(socket.phase, Phase::Closing) {
                 continue;
             }
+            if !socket.queue.is_in_flight() {
+                seal(socket, false);
+            }
             if let Some((bytes, length)) = socket.queue.start(&self.groups) {
                 socket.sending_since_turn = self.turn;
                 started = true;
@@ -450,6 +472,17 @@ impl<'uring> Traffic<'uring> {
 /// Whether this is a client that does not read what it is sent: then it is not read either.
 fn has_too_much_itself(socket: &Socket) -> bool {
     matches!((&socket.phase, socket.owner), (Phase::Open, Owner::Frontend(_))) && socket.queue.bytes() >= QUEUE_HIGH_BYTES
+}
+
+/// Encrypts what waits, if the socket is encrypted; with `is_last`, says that nothing follows.
+fn seal(socket: &mut Socket, is_last: bool) {
+    if let Some(session) = &mut socket.tls
+        && let Err(error) = socket.queue.seal(session, is_last)
+    {
+        // The stream would have a hole, so it ends here.
+        tracing::debug!(error, "a connection could not be encrypted any more");
+        shutdown(socket);
+    }
 }
 
 /// Makes a connection end as if its peer had closed it.

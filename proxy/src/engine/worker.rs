@@ -12,15 +12,16 @@ use std::{fmt, io, mem};
 use bytes::Bytes;
 
 use super::Options;
-use super::buffers::{Side, UnknownBuffer};
+use super::buffers::{Side, Span, UnknownBuffer};
 use super::listener::Listener;
 use super::mailbox::{ControlSender, Mailbox, ToControl, ToWorker};
 use super::ring::{Completion, Operation, Token};
 use super::sockets::{Move, Owner, Phase, SocketId};
-use super::traffic::{Current, Traffic};
+use super::traffic::{Current, Opened, Traffic};
 use crate::fence::{DenialCounters, Loads, Seat};
 use crate::pool::{BackendKey, Farewell, MovedBackend};
 use crate::session::{Core, Login, Output, Outputs, Payload};
+use crate::tls::Connection;
 
 /// How long a worker that is told to stop waits for the kernel to let go of its sockets: 2 s.
 const STOP_TICKS_MAX: u32 = 8;
@@ -169,19 +170,21 @@ impl<'uring> Worker<'uring> {
         });
         match (phase, span) {
             (Some((true, owner)), Some(span)) => {
-                let bytes = self.traffic.groups.bytes(&span);
-                match owner {
-                    Owner::Frontend(key) => self.core.frontend_received(key, bytes, &mut self.outputs),
-                    Owner::Backend(key) => self.core.backend_received(key, bytes, &mut self.outputs),
-                }
-                self.carry_out(&Current::Chunk { span: &span, from: id });
-                self.traffic.groups.release(span);
+                let over = if self.traffic.is_encrypted(id) {
+                    self.open(owner, id, span)
+                } else {
+                    self.take(owner, id, span);
+                    None
+                };
                 // A backend that has given its whole answer is not held back by the client that reads it slowly.
                 if let Owner::Backend(backend) = owner
                     && let Some(client) = self.traffic.full_client(id)
                     && !self.core.is_serving(backend, client)
                 {
                     self.traffic.forget_full_destination(id);
+                }
+                if let Some(broken) = over {
+                    self.peer_is_gone(id, broken);
                 }
                 self.traffic.go_on_receiving(id, completion.is_last());
             }
@@ -200,6 +203,38 @@ impl<'uring> Worker<'uring> {
             }
         }
         Ok(())
+    }
+
+    /// Tells the core of bytes that have arrived.
+    fn take(&mut self, owner: Owner, id: SocketId, span: Span) {
+        let bytes = self.traffic.groups.bytes(&span);
+        match owner {
+            Owner::Frontend(key) => self.core.frontend_received(key, bytes, &mut self.outputs),
+            Owner::Backend(key) => self.core.backend_received(key, bytes, &mut self.outputs),
+        }
+        self.carry_out(&Current::Chunk { span: &span, from: id });
+        self.traffic.groups.release(span);
+    }
+
+    /// The same of bytes that lie elsewhere.
+    fn take_heap(&mut self, owner: Owner, id: SocketId, bytes: &Bytes) {
+        match owner {
+            Owner::Frontend(key) => self.core.frontend_received(key, bytes, &mut self.outputs),
+            Owner::Backend(key) => self.core.backend_received(key, bytes, &mut self.outputs),
+        }
+        self.carry_out(&Current::Heap { bytes, from: id });
+    }
+
+    /// Tells the core of the text in what has arrived at an encrypted socket. Whether the connection is over behind it, and if so
+    /// whether it has been broken.
+    fn open(&mut self, owner: Owner, id: SocketId, span: Span) -> Option<bool> {
+        let (opened, over) = self.traffic.open(id, span);
+        match opened {
+            Opened::Nothing => {}
+            Opened::InPlace(span) => self.take(owner, id, span),
+            Opened::Elsewhere(bytes) => self.take_heap(owner, id, &bytes),
+        }
+        over
     }
 
     /// Something came for a socket that is being closed or moved: its bytes, if any, have been dropped.
@@ -317,14 +352,14 @@ impl<'uring> Worker<'uring> {
             return;
         }
         match message {
-            ToWorker::Client { socket, login, early, seat } => return self.admit_client(socket, login, &early, seat),
-            ToWorker::BackendOpened { ticket, socket, info } => {
+            ToWorker::Client { connection, login, early, seat } => return self.admit_client(connection, login, &early, seat),
+            ToWorker::BackendOpened { ticket, connection, info } => {
                 let key = self.core.backend_opened(ticket, info, &mut self.outputs);
-                return self.admit_backend(key, socket);
+                return self.admit_backend(key, connection);
             }
-            ToWorker::BackendMoved { socket, moved } => {
+            ToWorker::BackendMoved { connection, moved } => {
                 let key = self.core.backend_arrived(*moved, &mut self.outputs);
-                return self.admit_backend(key, socket);
+                return self.admit_backend(key, connection);
             }
             ToWorker::BackendFailed { ticket, error } => self.core.backend_failed(ticket, error, &mut self.outputs),
             ToWorker::QuotaChanged => self.core.quota_changed(&mut self.outputs),
@@ -360,24 +395,23 @@ impl<'uring> Worker<'uring> {
         self.carry_out(&Current::Nothing);
     }
 
-    fn admit_client(&mut self, socket: OwnedFd, login: Login, early: &Bytes, seat: Seat) {
+    fn admit_client(&mut self, connection: Connection, login: Login, early: &Bytes, seat: Seat) {
         let key = self.core.client_ready(login, now(), &mut self.outputs);
-        let id = self.traffic.admit(socket, Owner::Frontend(key));
+        let id = self.traffic.admit(connection, Owner::Frontend(key));
         if let Some(socket) = self.traffic.sockets.get(id) {
             socket.seat = seat;
         }
         self.carry_out(&Current::Nothing);
         if !early.is_empty() && self.traffic.frontend(key).is_some() {
-            self.core.frontend_received(key, early, &mut self.outputs);
-            self.carry_out(&Current::Early { bytes: early, from: id });
+            self.take_heap(Owner::Frontend(key), id, early);
         }
         self.traffic.receive(id);
     }
 
     /// A backend is there; without a key the core does not want it any more.
-    fn admit_backend(&mut self, key: Option<BackendKey>, socket: OwnedFd) {
+    fn admit_backend(&mut self, key: Option<BackendKey>, connection: Connection) {
         // The outputs may already be for it.
-        let id = key.map(|key| self.traffic.admit(socket, Owner::Backend(key)));
+        let id = key.map(|key| self.traffic.admit(connection, Owner::Backend(key)));
         self.carry_out(&Current::Nothing);
         if let Some(id) = id {
             self.traffic.receive(id);
@@ -492,7 +526,9 @@ impl<'uring> Worker<'uring> {
         let Phase::Moving(target) = socket.phase else { return };
         let Move { to_worker, moved } = *target;
         match self.mailboxes.get(to_worker) {
-            Some(mailbox) => mailbox.send(ToWorker::BackendMoved { socket: socket.fd, moved }),
+            Some(mailbox) => {
+                mailbox.send(ToWorker::BackendMoved { connection: Connection { socket: socket.fd, session: socket.tls }, moved })
+            }
             None => self.failed_moves.push(*moved),
         }
     }

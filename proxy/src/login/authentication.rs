@@ -40,7 +40,7 @@ pub enum Progress {
     /// The client is who it says. The bytes, which may be empty, are sent before AuthenticationOk.
     Admitted(Bytes),
     /// Send the bytes, then wait for the client's answer.
-    Ask(Exchange, Bytes),
+    Ask(Box<Exchange>, Bytes),
 }
 
 /// Waits for one message of the client.
@@ -71,14 +71,7 @@ impl Authenticator {
     }
 
     /// Begins the login of `user`, who is asked for this, has this secret and comes by `transport`; an unknown user has none.
-    pub fn begin(
-        &self,
-        demand: Demand,
-        user: &str,
-        secret: Option<&Secret>,
-        _transport: &Transport,
-        chance: &Chance,
-    ) -> Progress {
+    pub fn begin(&self, demand: Demand, user: &str, secret: Option<&Secret>, transport: &Transport, chance: &Chance) -> Progress {
         let unknown = demand.doomed.or(secret.is_none().then_some(UNKNOWN_USER));
         match (demand.method, secret) {
             (AuthMethod::Trust, _) => Progress::Admitted(Bytes::new()),
@@ -87,8 +80,10 @@ impl Authenticator {
             (AuthMethod::ScramSha256, _) | (AuthMethod::Md5, Some(Secret::Scram { .. })) => {
                 let (verifier, unusable) = self.verifier(user, secret);
                 let doomed = demand.doomed.or(unusable);
-                let first = ServerFirst::new(verifier, doomed.is_some(), scram::nonce(&chance.nonce));
-                ask(user, doomed, Expected::Mechanism(first), authentication_sasl(&[scram::MECHANISM]))
+                let end_point = transport.tls.as_ref().and_then(|tls| tls.server_end_point.clone());
+                let first = ServerFirst::new(verifier, doomed.is_some(), scram::nonce(&chance.nonce), end_point);
+                let offer = authentication_sasl(first.mechanisms());
+                ask(user, doomed, Expected::Mechanism(first), offer)
             }
             (AuthMethod::Md5, _) => {
                 let digest = match secret {
@@ -136,7 +131,7 @@ impl Authenticator {
 }
 
 fn ask(user: &str, doomed: Option<&'static str>, expected: Expected, question: Bytes) -> Progress {
-    Progress::Ask(Exchange { user: user.to_owned(), expected, doomed }, question)
+    Progress::Ask(Box::new(Exchange { user: user.to_owned(), expected, doomed }), question)
 }
 
 impl Exchange {
@@ -161,9 +156,8 @@ impl Exchange {
             Expected::Mechanism(first) => {
                 let (mechanism, message) =
                     sasl_initial_fields(body).map_err(|_| Refusal::malformed("invalid SASL initial response"))?;
-                if mechanism != scram::MECHANISM.as_bytes() {
-                    return Err(Refusal::malformed("client selected an invalid SASL authentication mechanism"));
-                }
+                let invalid = || Refusal::malformed("client selected an invalid SASL authentication mechanism");
+                let first = first.choose(mechanism).ok_or_else(invalid)?;
                 match message {
                     Some(message) => challenge(user, doomed, first, message),
                     // A client may choose the mechanism first and speak after an empty challenge (RFC 4422, section 5).
@@ -174,7 +168,7 @@ impl Exchange {
             Expected::Final(last) => match last.receive(body) {
                 Ok(signature) => Ok(Progress::Admitted(authentication_sasl_final(&signature))),
                 Err(ScramError::Mismatch) => Err(failed(WRONG_PASSWORD)),
-                Err(error @ (ScramError::Malformed(_) | ScramError::Unsupported(_))) => Err(scram_refusal(error)),
+                Err(error) => Err(scram_refusal(error)),
             },
         }
     }
@@ -190,7 +184,16 @@ fn scram_refusal(error: ScramError) -> Refusal {
         ScramError::Malformed(detail) => Refusal::malformed("malformed SCRAM message").with_detail(detail),
         ScramError::Unsupported(what) => Refusal::new(LoginOutcome::Unsupported, SqlState::FEATURE_NOT_SUPPORTED, what),
         ScramError::Mismatch => Refusal::malformed("invalid SCRAM response"),
+        ScramError::Downgraded => channel_binding("SCRAM channel binding negotiation error").with_detail(
+            "The client supports SCRAM channel binding but thinks the server does not. However, this server does support channel binding.",
+        ),
+        ScramError::OtherChannel => channel_binding("SCRAM channel binding check failed"),
     }
+}
+
+/// Somebody may stand between the client and this server.
+fn channel_binding(message: &'static str) -> Refusal {
+    Refusal::new(LoginOutcome::Tls, SqlState::INVALID_AUTHORIZATION_SPECIFICATION, message)
 }
 
 /// The text of a PasswordMessage. No password is empty (PostgreSQL stores none that is).

@@ -5,7 +5,6 @@
 use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
@@ -16,13 +15,13 @@ use super::backend_login::{BackendLogin, Credentials, Fault, Progress, ServerFac
 use super::connect::Asker;
 use super::message::take;
 use super::node::{Node, Success, state_of};
-use super::socket::Socket;
-use super::{Desk, Rules, choice, random_bytes, scram};
+use super::{Desk, Rules, choice, random_bytes, scram, secure};
 use crate::config::{self, Secret};
 use crate::engine::ToWorker;
 use crate::limits::{BACKEND_MESSAGE_BYTES_MAX, STARTUP_PACKET_BYTES_MAX};
 use crate::pool::{BackendInfo, OpenError, OpenRequest, OpenTicket};
 use crate::target::Fit;
+use crate::tls::Connection;
 use crate::wire::startup::Replication;
 use crate::wire::{SqlState, parse_error, startup};
 
@@ -55,14 +54,14 @@ impl Desk {
         tokio_uring::spawn(async move {
             let asker = Asker { region: Some(request.region), worker: Some(worker), session };
             let answer = match desk.open(&request, asker).await {
-                Ok((socket, info)) => ToWorker::BackendOpened { ticket, socket, info },
+                Ok((socket, info)) => ToWorker::BackendOpened { ticket, connection: socket, info },
                 Err(error) => ToWorker::BackendFailed { ticket, error },
             };
             (desk.deliver)(worker, answer);
         });
     }
 
-    pub(super) async fn open(&self, request: &OpenRequest, asker: Asker) -> Result<(OwnedFd, BackendInfo), OpenError> {
+    pub(super) async fn open(&self, request: &OpenRequest, asker: Asker) -> Result<(Connection, BackendInfo), OpenError> {
         let rules = self.rules();
         let now = Instant::now();
         let deadline = now + rules.config.pools.connect_timeout;
@@ -112,7 +111,7 @@ impl Desk {
         request: &OpenRequest,
         asker: Asker,
         deadline: Instant,
-    ) -> Result<((OwnedFd, BackendInfo), Fit), OpenError> {
+    ) -> Result<((Connection, BackendInfo), Fit), OpenError> {
         let now = Instant::now();
         let attempt = node.begin(now, deadline.saturating_duration_since(now))?;
         let user = node.config.user.as_deref().unwrap_or(&request.user);
@@ -128,9 +127,9 @@ impl Desk {
                 let fit = choice::fit(request.target, node.config.role, said);
                 let parameters = self.interner.borrow_mut().share(facts.parameters.into());
                 debug!(node = &*node.name, user, database, process_id = facts.process_id, ?fit, "backend opened");
-                let (process_id, secret) = (facts.process_id, facts.secret);
+                let (process_id, secret, tls) = (facts.process_id, facts.secret, facts.tls);
                 let (node, route) = (node.identity.clone(), node.route(address, fit != Fit::Good));
-                Ok(((socket, BackendInfo { node, route, parameters, process_id, secret }), fit))
+                Ok(((socket, BackendInfo { node, route, parameters, process_id, secret, tls }), fit))
             }
             Err(error) => {
                 warn!(node = &*node.name, user, database, error = describe(&error), "backend could not be opened");
@@ -150,7 +149,7 @@ impl Desk {
         node: &Node,
         startup: &Startup<'_>,
         deadline: Instant,
-    ) -> Result<(OwnedFd, ServerFacts, Option<SocketAddr>), OpenError> {
+    ) -> Result<(Connection, ServerFacts, Option<SocketAddr>), OpenError> {
         let minor = node.protocol_minor();
         match self.log_in_speaking(minor, rules, node, startup, deadline).await {
             Err(OpenError::LoginFailed { sqlstate: Some(SqlState::FEATURE_NOT_SUPPORTED), .. }) if minor > 0 => {
@@ -170,7 +169,7 @@ impl Desk {
         node: &Node,
         startup: &Startup<'_>,
         deadline: Instant,
-    ) -> Result<(OwnedFd, ServerFacts, Option<SocketAddr>), OpenError> {
+    ) -> Result<(Connection, ServerFacts, Option<SocketAddr>), OpenError> {
         let user = startup.user;
         let name = || node.name.clone();
         let unreachable = |error: io::Error| match error.kind() {
@@ -190,8 +189,13 @@ impl Desk {
         let nonce = random_bytes().map_err(|error| protocol(error.to_string()))?;
 
         let (socket, address) = self.connect(rules, node, startup.asker, deadline).await?;
-        let socket = Socket::new(socket, deadline).map_err(unreachable)?;
-        let mut login = BackendLogin::new(credentials, scram::nonce(&nonce));
+        let mut socket = self.secure(node, startup.asker.region_of(rules, node), socket, deadline).await?;
+        let channel = match socket.session() {
+            Some(session) => session.server_end_point(),
+            None => None,
+        };
+        let mut login = BackendLogin::new(credentials, scram::nonce(&nonce), channel);
+        login.facts.tls = secure::shown(&mut socket);
         socket.write_all(packet.into()).await.map_err(unreachable)?;
         let mut input = BytesMut::new();
         loop {
@@ -209,7 +213,7 @@ impl Desk {
                 Ok(Progress::Read) => {}
                 Ok(Progress::Send(answer)) => socket.write_all(answer.into()).await.map_err(unreachable)?,
                 // A server that has nothing to answer has nothing to say.
-                Ok(Progress::Ready) if input.is_empty() => return Ok((socket.into_fd(), login.facts, address)),
+                Ok(Progress::Ready) if input.is_empty() => return Ok((socket.into_connection(), login.facts, address)),
                 Ok(Progress::Ready) => return Err(protocol("it goes on after ReadyForQuery".to_owned())),
                 Err(Fault::Refused { error, sqlstate }) => {
                     let fatal_for_client = is_of_the_clients_making(sqlstate, &node.config);
@@ -282,5 +286,6 @@ pub(super) fn describe(error: &OpenError) -> String {
             format!("the server refused the login: {text} ({})", sqlstate.map_or_else(String::new, |state| state.to_string()))
         }
         OpenError::Protocol { node, text } => format!("node \"{node}\": {text}"),
+        OpenError::Insecure { node, text } => format!("node \"{node}\" cannot be reached securely: {text}"),
     }
 }

@@ -4,11 +4,12 @@
 //! configured, may not make us work or remember without bound, and every message that has no place here ends the connection.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::md5;
-use super::scram::{self, ClientFinal, ClientFirst, Keys, ScramError};
+use super::scram::{self, Channel, ClientFinal, ClientFirst, Keys, ScramError};
 use crate::config::{BackendMethod, RequireAuth, Secret};
 use crate::limits::BACKEND_MESSAGE_BYTES_MAX;
 use crate::pool::Parameters;
@@ -41,6 +42,8 @@ pub(super) struct Credentials {
 /// One login to one server.
 pub(super) struct BackendLogin {
     credentials: Credentials,
+    /// What its TLS connection can be bound to.
+    end_point: Option<Box<[u8]>>,
     state: State,
     bytes_left: usize,
     /// What the server has told.
@@ -56,6 +59,8 @@ pub(super) struct ServerFacts {
     pub(super) process_id: u32,
     /// Secret of BackendKeyData.
     pub(super) secret: CancelSecret,
+    /// How the connection is encrypted, if it is.
+    pub(super) tls: Option<Arc<str>>,
 }
 
 enum State {
@@ -101,10 +106,11 @@ pub(super) enum Fault {
 }
 
 impl BackendLogin {
-    /// A login whose StartupMessage is sent. `nonce` is fresh and random, see [`scram::nonce`].
-    pub(super) fn new(credentials: Credentials, nonce: String) -> Self {
+    /// A login whose StartupMessage is sent. `nonce` is fresh and random, see [`scram::nonce`]. With an `end_point`, the hash of the
+    /// server's certificate, it is bound to the TLS connection.
+    pub(super) fn new(credentials: Credentials, nonce: String, end_point: Option<Box<[u8]>>) -> Self {
         let facts = ServerFacts::default();
-        Self { credentials, state: State::Started(nonce.into()), bytes_left: LOGIN_BYTES_MAX, facts }
+        Self { credentials, end_point, state: State::Started(nonce.into()), bytes_left: LOGIN_BYTES_MAX, facts }
     }
 
     /// Takes one whole message of the server. `keys` remembers what passwords stretch to.
@@ -186,14 +192,21 @@ impl BackendLogin {
                 Ok((State::PasswordSent, Progress::Send(password(&md5::answer(&digest, salt)))))
             }
             (State::Started(nonce), Authentication::Sasl(mechanisms)) => {
-                if !mechanisms.contains(&scram::MECHANISM) {
-                    return Err(Fault::Protocol(format!("it does not offer {}", scram::MECHANISM)));
+                let is_offered = |mechanism| mechanisms.contains(&mechanism);
+                let (mechanism, channel) = match &self.end_point {
+                    Some(hash) if is_offered(scram::MECHANISM_PLUS) => (scram::MECHANISM_PLUS, Channel::EndPoint(hash.clone())),
+                    // If it did offer it, and somebody between has taken it out, it learns so now.
+                    Some(_) => (scram::MECHANISM, Channel::NotOffered),
+                    None => (scram::MECHANISM, Channel::None),
+                };
+                if !is_offered(mechanism) {
+                    return Err(Fault::Protocol(format!("it does not offer {mechanism}")));
                 }
                 if !matches!(secret, Some(Secret::Plain(_))) {
                     return Err(self.no_password(scram::MECHANISM));
                 }
-                let (first, message) = ClientFirst::begin(nonce.into());
-                Ok((State::ScramFirst(first), Progress::Send(sasl_initial(scram::MECHANISM, &message))))
+                let (first, message) = ClientFirst::begin(nonce.into(), channel);
+                Ok((State::ScramFirst(first), Progress::Send(sasl_initial(mechanism, &message))))
             }
             (State::ScramFirst(first), Authentication::SaslContinue(message)) => {
                 let Some(Secret::Plain(plain)) = secret else { return Err(self.no_password(scram::MECHANISM)) };
@@ -268,7 +281,9 @@ fn shown(tag: u8) -> String {
 fn scram_fault(error: ScramError) -> Fault {
     Fault::Protocol(match error {
         ScramError::Malformed(detail) | ScramError::Unsupported(detail) => format!("its SCRAM message is wrong: {detail}"),
-        ScramError::Mismatch => "it does not know the password itself (SCRAM server signature)".to_owned(),
+        ScramError::Mismatch | ScramError::Downgraded | ScramError::OtherChannel => {
+            "it does not know the password itself (SCRAM server signature)".to_owned()
+        }
     })
 }
 

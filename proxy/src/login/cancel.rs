@@ -5,7 +5,6 @@
 //! until all is done, because clients wait for its end.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -14,6 +13,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
 use super::Desk;
+use super::backend::describe;
 use super::node::Node;
 use super::socket::Socket;
 use crate::engine::ToWorker;
@@ -75,8 +75,7 @@ impl Desk {
     async fn send_cancel(&self, target: &CancelTarget) -> bool {
         let deadline = Instant::now() + self.rules().config.pools.connect_timeout;
         // Nothing has reached the server.
-        let Ok(Ok(socket)) = timeout_at(deadline, self.connect_for(target)).await else { return true };
-        let Ok(socket) = Socket::new(socket, deadline) else { return true };
+        let Ok(Ok(mut socket)) = timeout_at(deadline, self.connect_for(target, deadline)).await else { return true };
         let sent = async {
             socket.write_all(encode_cancel(target.process_id, target.secret.bytes()).into()).await?;
             // The server closes without a word once it has told its process.
@@ -85,20 +84,26 @@ impl Desk {
         matches!(sent.await, Ok(bytes) if bytes.is_empty())
     }
 
-    async fn connect_for(&self, target: &CancelTarget) -> io::Result<OwnedFd> {
+    async fn connect_for(&self, target: &CancelTarget, deadline: Instant) -> io::Result<Socket> {
         let rules = self.rules();
-        let purpose = Purpose {
-            region: number(rules.policy.name(target.node.region)),
-            node: number(&target.node.name),
-            worker: None,
-            session: 0,
+        let region = rules.policy.name(target.node.region);
+        let purpose = Purpose { region: number(region), node: number(&target.node.name), worker: None, session: 0 };
+        // A node that has been reconfigured is another one; but the key must not be shown to everyone in between all the same.
+        let is_it = |node: &&Rc<Node>| match target.peer {
+            Some(_) => node.name == target.node.name,
+            None => Arc::ptr_eq(&node.identity, &target.node),
         };
-        if let Some(peer) = target.peer {
-            return self.by_address(peer, rules.config.pools.tcp_user_timeout, &purpose).await;
+        let node = rules.nodes.iter().find(is_it).ok_or(io::ErrorKind::NotFound);
+        let socket = match target.peer {
+            Some(peer) => self.by_address(peer, rules.config.pools.tcp_user_timeout, &purpose).await?,
+            None => self.by_path(&node?.config.address.socket_path().ok_or(io::ErrorKind::InvalidInput)?, &purpose).await?,
+        };
+        if !target.is_encrypted {
+            return Socket::new(socket, deadline);
         }
-        let node = rules.nodes.iter().find(|node: &&Rc<Node>| Arc::ptr_eq(&node.identity, &target.node));
-        // A node that has been reconfigured is another one.
-        let node = node.ok_or(io::ErrorKind::NotFound)?;
-        self.by_path(&node.config.address.socket_path().ok_or(io::ErrorKind::InvalidInput)?, &purpose).await
+        let node = node?;
+        let mut socket = self.secure(node, region, socket, deadline).await.map_err(|error| io::Error::other(describe(&error)))?;
+        // A server that does not encrypt any more is not told either.
+        if socket.session().is_some() { Ok(socket) } else { Err(io::ErrorKind::Unsupported.into()) }
     }
 }

@@ -14,13 +14,14 @@ use super::census::Newcomer;
 use super::conversation::{Admitted, ClientLogin, Refused, Step};
 use super::random::Chance;
 use super::refusal::Refusal;
-use super::socket::{Socket, tune};
-use super::transport::Transport;
+use super::socket::{HandshakeError, Socket, tune};
+use super::transport::{TlsPeer, Transport};
 use super::{Counted, Desk};
 use crate::engine::ToWorker;
 use crate::fence::Seat;
 use crate::observe::{Limit, LoginOutcome};
 use crate::session::Identity;
+use crate::tls::ALPN;
 
 impl Desk {
     /// A client has connected to `worker`. Its login runs from here on by itself.
@@ -82,7 +83,7 @@ impl Desk {
         if self.rules().config.auth.hba.is_some() {
             timeout_at(deadline, transport.look_up_unix_user()).await?;
         }
-        let socket = Socket::new(socket, deadline)?;
+        let mut socket = Socket::new(socket, deadline)?;
         let chance = match Chance::draw() {
             Ok(chance) => chance,
             Err(error) => {
@@ -103,7 +104,9 @@ impl Desk {
             {
                 let is = *who.insert(self.attempts.borrow().who(peer.map(|peer| peer.ip()), user));
                 if !self.await_turn(is, deadline).await {
-                    return self.turn_away(&socket, &Refused::because(Refusal::limited(Limit::FailedLogins, user)), peer).await;
+                    return self
+                        .turn_away(&mut socket, &Refused::because(Refusal::limited(Limit::FailedLogins, user)), peer)
+                        .await;
                 }
             }
             match step {
@@ -115,6 +118,22 @@ impl Desk {
                     login.receive(&bytes);
                 }
                 Step::Send(bytes) => socket.write_all(bytes.into()).await?,
+                Step::Encrypt(consent, begun) => {
+                    if !consent.is_empty() {
+                        socket.write_all(consent.into()).await?;
+                    }
+                    match self.encrypt(&mut socket, begun.into()).await {
+                        Ok((tls, text)) => {
+                            login.set_tls(tls);
+                            login.receive(&text);
+                        }
+                        Err(HandshakeError::Lost(error)) => return Err(error),
+                        Err(HandshakeError::Refused(error)) => {
+                            info!(peer = shown, error, "TLS handshake failed");
+                            return Ok(LoginOutcome::Tls);
+                        }
+                    }
+                }
                 Step::Close(outcome) => {
                     debug!(peer = shown, outcome = outcome.as_str(), "connection closed before login");
                     return Ok(outcome);
@@ -128,16 +147,16 @@ impl Desk {
                     if refused.refusal.outcome == LoginOutcome::Password {
                         who.iter().for_each(|who| self.attempts.borrow_mut().failed(*who, Instant::now()));
                     }
-                    return self.turn_away(&socket, &refused, peer).await;
+                    return self.turn_away(&mut socket, &refused, peer).await;
                 }
                 Step::Console(greeting, client) => {
                     who.iter().for_each(|who| self.attempts.borrow_mut().succeeded(*who));
                     let Some(counted) = self.claim_console() else {
-                        return self.turn_away(&socket, &Refused::because(Refusal::too_many_consoles()), peer).await;
+                        return self.turn_away(&mut socket, &Refused::because(Refusal::too_many_consoles()), peer).await;
                     };
                     socket.write_all(greeting.into()).await?;
                     info!(peer = shown, user = &*client.user, "a session of the console begins");
-                    self.begin_console(socket.into_fd(), client, counted);
+                    self.begin_console(socket.into_connection(), client, counted);
                     return Ok(LoginOutcome::Admitted);
                 }
                 Step::Admit(admitted) => {
@@ -145,7 +164,7 @@ impl Desk {
                     let Admitted { mut login, early, region } = *admitted;
                     let Identity { user, database, .. } = &login.identity;
                     if let Some(refused) = self.refuses_database(user, database) {
-                        return self.turn_away(&socket, &refused, peer).await;
+                        return self.turn_away(&mut socket, &refused, peer).await;
                     }
                     let newcomer = Newcomer { user, database, region: region.as_deref() };
                     match self.census.admit(newcomer, &self.rules().config.limits) {
@@ -153,14 +172,14 @@ impl Desk {
                         Err(refusal) => {
                             let subject = Some((user.to_string(), database.to_string()));
                             let refused = Refused { subject, ..Refused::because(refusal) };
-                            return self.turn_away(&socket, &refused, peer).await;
+                            return self.turn_away(&mut socket, &refused, peer).await;
                         }
                     }
                     login.places = places;
                     login.told = self.interner.borrow_mut().share(login.told);
                     let Identity { user, database, .. } = &login.identity;
                     debug!(peer = shown, user = &**user, database = &**database, worker, "client logged in");
-                    (self.deliver)(worker, ToWorker::Client { socket: socket.into_fd(), login, early, seat });
+                    (self.deliver)(worker, ToWorker::Client { connection: socket.into_connection(), login, early, seat });
                     return Ok(LoginOutcome::Admitted);
                 }
             }
@@ -187,11 +206,31 @@ impl Desk {
     }
 
     /// Tells a client why it is not let in.
-    async fn turn_away(&self, socket: &Socket, refused: &Refused, peer: Option<SocketAddr>) -> io::Result<LoginOutcome> {
+    async fn turn_away(&self, socket: &mut Socket, refused: &Refused, peer: Option<SocketAddr>) -> io::Result<LoginOutcome> {
         self.tell_of(refused, peer);
         socket.write_all(refused.refusal.encode().into()).await?;
-        socket.finish()?;
+        socket.finish().await?;
         Ok(refused.refusal.outcome)
+    }
+
+    /// Encrypts the connection of a client, who has begun the handshake with `begun`: at once, if there is something in that. What the
+    /// handshake has shown, and the text that came right behind it.
+    async fn encrypt(&self, socket: &mut Socket, begun: Vec<u8>) -> Result<(TlsPeer, Vec<u8>), HandshakeError> {
+        let is_direct = !begun.is_empty();
+        let refused = |why: &str| HandshakeError::Refused(why.to_owned());
+        let rules = self.rules();
+        let context = rules.config.tls.context.as_ref().ok_or_else(|| refused("TLS is not offered any more"))?;
+        let text = socket.encrypt(context.begin().map_err(HandshakeError::Refused)?, begun).await?;
+        let session = socket.session().ok_or_else(|| refused("there is no session"))?;
+        if is_direct && session.alpn() != Some(ALPN) {
+            return Err(refused("a client that begins with TLS at once must offer ALPN \"postgresql\""));
+        }
+        let tls = TlsPeer {
+            shown: session.shown().into(),
+            certificate: session.certificate().map(|facts| facts.names),
+            server_end_point: context.end_point().map(Into::into),
+        };
+        Ok((tls, text))
     }
 
     /// Logs a refusal, counts it if it was by a bound, and records it if it was a denial.

@@ -78,7 +78,7 @@ impl Desk {
     /// What the kernel is told of a connection. What was decided goes, not what the node is said to be in: if the two differ, the kernel
     /// stops it.
     fn purpose(rules: &Rules, node: &Node, asker: Asker) -> Purpose {
-        let region = asker.region.map_or(node.config.region.as_str(), |region| rules.policy.name(region));
+        let region = asker.region_of(rules, node);
         Purpose { region: number(region), node: number(&node.name), worker: asker.worker, session: asker.session }
     }
 
@@ -114,6 +114,13 @@ pub(super) struct Asker {
     pub(super) worker: Option<usize>,
     /// The session for which it asked; 0 if for none.
     pub(super) session: u64,
+}
+
+impl Asker {
+    /// The region that a connection to `node` is for: what was decided on, not what the node is said to be in.
+    pub(super) fn region_of<'a>(&self, rules: &'a Rules, node: &'a Node) -> &'a str {
+        self.region.map_or(node.config.region.as_str(), |region| rules.policy.name(region))
+    }
 }
 
 /// Connects, by `deadline` at the latest. A refusal may be that of a server that is just restarting: once more, at once.

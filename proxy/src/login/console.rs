@@ -5,7 +5,6 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeSet;
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -20,11 +19,12 @@ use crate::config::Admin;
 use crate::limits::{CONSOLE_SESSIONS_MAX, OPERATED_DATABASES_MAX};
 use crate::observe::LoginOutcome;
 use crate::session::encode_greeting;
+use crate::tls::Connection;
 use crate::wire::startup::StartupMessage;
 use crate::wire::{CancelSecret, SqlState};
 
 /// Begins a session of the console on a socket whose login has been answered.
-type Begin = Box<dyn Fn(OwnedFd, Client, Counted)>;
+type Begin = Box<dyn Fn(Connection, Client, Counted)>;
 
 /// What the console and the logins have to do with each other.
 #[derive(Default)]
@@ -36,7 +36,7 @@ pub(super) struct Door {
 
 impl Desk {
     /// From now on there is a console: `begin` gets its clients. What comes with a client is to be kept until it has left.
-    pub fn open_console(&self, begin: impl Fn(OwnedFd, Client, Counted) + 'static) {
+    pub fn open_console(&self, begin: impl Fn(Connection, Client, Counted) + 'static) {
         let is_first = self.door.begin.set(Box::new(begin)).is_ok();
         debug_assert!(is_first, "a process has one console");
     }
@@ -86,9 +86,9 @@ impl Desk {
     }
 
     /// Hands a client to the console.
-    pub(super) fn begin_console(&self, socket: OwnedFd, client: Client, counted: Counted) {
+    pub(super) fn begin_console(&self, connection: Connection, client: Client, counted: Counted) {
         if let Some(begin) = self.door.begin.get() {
-            begin(socket, client, counted);
+            begin(connection, client, counted);
         }
     }
 }

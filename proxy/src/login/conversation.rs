@@ -1,7 +1,8 @@
 //! One client's login from its first byte to the end of its authentication, without I/O.
 //!
 //! ```text
-//!   SSLRequest, GSSENCRequest ─ N ─┐
+//!   SSLRequest ─ S ─▶ handshake ───┐      (or the handshake at once: PostgreSQL 17)
+//!   SSLRequest, GSSENCRequest ─ N ─┤
 //!                                  ▼
 //!              StartupMessage ─▶ Authenticating ─▶ admission ─▶ Admit: its worker greets it
 //!                                  └── question, answer ──┘
@@ -26,11 +27,13 @@ use super::random::Chance;
 use super::refusal::Refusal;
 use super::transport::{TlsPeer, Transport};
 use crate::admin::console::{Client, is_console};
+use crate::config::TlsMode;
 use crate::limits::AUTH_MESSAGE_BYTES_MAX;
 use crate::observe::{Limit, LoginOutcome};
 use crate::policy::Denial;
 use crate::region::SessionRegion;
 use crate::session::{AuditRecord, Identity, Login};
+use crate::tls::{ClientCertificate, HANDSHAKE_RECORD};
 use crate::wire::backend::authentication_ok;
 use crate::wire::frame::body;
 use crate::wire::startup::{self, CancelRequest, PROTOCOL_MINOR_MAX, Replication, StartupMessage, StartupPacket};
@@ -48,7 +51,7 @@ enum State {
     /// Before the StartupMessage; each kind of encryption may be asked for once.
     Startup { ssl_asked: bool, gss_asked: bool },
     /// A question is with the client.
-    Authenticating(Box<StartupMessage>, Exchange),
+    Authenticating(Box<StartupMessage>, Box<Exchange>),
     /// The last step has been told.
     Over,
 }
@@ -60,6 +63,8 @@ pub enum Step {
     Read,
     /// Send this to the client, then go on.
     Send(Bytes),
+    /// Send the first, then encrypt; the second has been read of the handshake already. Then go on with [`ClientLogin::set_tls`].
+    Encrypt(Bytes, Bytes),
     /// Close without a word.
     Close(LoginOutcome),
     /// Cancel what a session does, then close without a word.
@@ -108,7 +113,6 @@ impl ClientLogin {
     }
 
     /// The connection is encrypted from now on, and this is what the handshake has shown.
-    #[expect(dead_code, reason = "TLS is not spoken yet")]
     pub fn set_tls(&mut self, peer: TlsPeer) {
         self.transport.tls = Some(peer);
     }
@@ -136,6 +140,15 @@ impl ClientLogin {
     }
 
     fn startup(&mut self, ssl_asked: bool, gss_asked: bool, rules: &Rules, clients: u64) -> Step {
+        // As in PostgreSQL, connections of one host are not encrypted.
+        let can_encrypt = rules.config.tls.context.is_some() && self.transport.address.is_some();
+        if !ssl_asked && !gss_asked && self.input.first() == Some(&HANDSHAKE_RECORD) {
+            if !can_encrypt {
+                return Step::Close(LoginOutcome::Malformed);
+            }
+            self.state = State::Startup { ssl_asked: true, gss_asked: true };
+            return Step::Encrypt(Bytes::new(), self.input.split().freeze());
+        }
         let (packet, used) = match startup::parse(&self.input) {
             Ok(Some(parsed)) => parsed,
             Ok(None) => {
@@ -152,6 +165,13 @@ impl ClientLogin {
         self.input.advance(used);
         match packet {
             StartupPacket::Cancel(request) => Step::Cancel(request),
+            StartupPacket::Ssl if !ssl_asked && can_encrypt => {
+                if !self.input.is_empty() {
+                    return Step::Close(LoginOutcome::Malformed);
+                }
+                self.state = State::Startup { ssl_asked: true, gss_asked: true };
+                Step::Encrypt(Bytes::from_static(b"S"), Bytes::new())
+            }
             StartupPacket::Ssl if !ssl_asked => self.stay_unencrypted(true, gss_asked),
             StartupPacket::Gss if !gss_asked => self.stay_unencrypted(ssl_asked, true),
             // As in PostgreSQL, a second one is no more than a version that nobody speaks.
@@ -172,6 +192,9 @@ impl ClientLogin {
     }
 
     fn begin(&mut self, startup: Box<StartupMessage>, rules: &Rules, clients: u64) -> Step {
+        if let Some(refusal) = insecure(rules, &self.transport, &startup.user) {
+            return refuse(Some(&startup), refusal);
+        }
         // An operator gets in when there are too many of the others; consoles have a bound of their own.
         let is_full = rules.config.limits.max_clients.is_some_and(|max| clients >= u64::from(max));
         if is_full && !is_console(&startup.database) {
@@ -194,7 +217,7 @@ impl ClientLogin {
         self.progress(startup, &negotiation, progress, rules)
     }
 
-    fn authenticate(&mut self, startup: Box<StartupMessage>, exchange: Exchange, rules: &Rules) -> Step {
+    fn authenticate(&mut self, startup: Box<StartupMessage>, exchange: Box<Exchange>, rules: &Rules) -> Step {
         match self.input.first() {
             Some(&tag) if tag != tag::frontend::PASSWORD => {
                 let refusal = Refusal::malformed(format!("expected password response, got message type {tag}"));
@@ -256,6 +279,7 @@ impl ClientLogin {
             settings: admission.settings,
             replication: startup.replication,
             startup_region: admission.startup_region,
+            tls: self.transport.tls.as_ref().map(|tls| Arc::clone(&tls.shown)),
         };
         let login = Login { identity, told: Arc::new(told), before, secret: self.secret(startup), places: Vec::new() };
         let region = match &start {
@@ -287,6 +311,24 @@ impl ClientLogin {
         };
         Step::Refuse(Box::new(Refused { refusal, subject: Some(subject(startup)), audit: Some(Box::new(audit)) }))
     }
+}
+
+/// Why a connection is not secure enough for `user`, if it is not.
+fn insecure(rules: &Rules, transport: &Transport, user: &str) -> Option<Refusal> {
+    let tls = &rules.config.tls;
+    let refusal = |message: String| Refusal::new(LoginOutcome::Tls, SqlState::INVALID_AUTHORIZATION_SPECIFICATION, message);
+    let Some(peer) = &transport.tls else {
+        let must_encrypt = tls.mode == TlsMode::Require && transport.address.is_some();
+        return must_encrypt.then(|| {
+            refusal("connections to this server must be encrypted".to_owned()).with_hint("Connect with sslmode=require or above.")
+        });
+    };
+    let is_asked_for = tls.context.as_ref().is_some_and(|context| context.client_certificate == ClientCertificate::VerifyFull);
+    let named = peer.certificate.as_ref().and_then(|names| names.common_name.as_deref());
+    (is_asked_for && named != Some(user)).then(|| {
+        let refusal = refusal(format!("certificate authentication failed for user \"{user}\""));
+        Refusal { cause: Some("the common name of the client's certificate is another one".into()), ..refusal }
+    })
 }
 
 fn refuse(startup: Option<&StartupMessage>, refusal: Refusal) -> Step {

@@ -35,6 +35,7 @@ mod random;
 mod refusal;
 mod resolver;
 mod scram;
+mod secure;
 mod socket;
 #[cfg(test)]
 mod tests;

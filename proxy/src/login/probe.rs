@@ -62,7 +62,8 @@ impl Desk {
     async fn look_at(&self, rules: &Rules, node: &Node) -> Result<Option<Arc<Parameters>>, OpenError> {
         let deadline = Instant::now() + rules.config.pools.connect_timeout;
         let (Some(user), Some(_), Some(database)) = (&node.config.user, &node.config.password, &node.config.database) else {
-            return self.connect(rules, node, Asker::default(), deadline).await.map(|_| None);
+            let (socket, _) = self.connect(rules, node, Asker::default(), deadline).await?;
+            return self.secure(node, &node.config.region, socket, deadline).await.map(|_| None);
         };
         let settings = [("application_name".into(), "domicile".into())];
         let startup = Startup { user, database, replication: Replication::None, settings: &settings, asker: Asker::default() };

@@ -1,4 +1,4 @@
-//! A connected socket under tokio-uring, with one deadline for everything that is done on it.
+//! A connected socket under tokio-uring, encrypted or not, with one deadline for everything that is done on it.
 //!
 //! A read that the kernel has must not be dropped: it could still take bytes, and with them a part of someone's conversation. At
 //! the deadline the socket is shut down instead, which ends the read.
@@ -12,6 +12,8 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::time::{Instant, timeout_at};
 use tokio_uring::net::TcpStream;
+
+use crate::tls::{Connection, Session};
 
 /// Bytes asked for at once; logins are short.
 const READ_BYTES: usize = 4096;
@@ -28,7 +30,23 @@ pub(super) struct Socket {
     fd: OwnedFd,
     /// tokio-uring keeps what it is given, so it works on a duplicate.
     stream: TcpStream,
+    session: Option<Box<Session>>,
     deadline: Instant,
+}
+
+/// Why a handshake came to nothing.
+#[derive(Debug)]
+pub(super) enum HandshakeError {
+    /// The connection was lost.
+    Lost(io::Error),
+    /// The two ends do not agree, or the other one cannot be believed.
+    Refused(String),
+}
+
+impl From<io::Error> for HandshakeError {
+    fn from(error: io::Error) -> Self {
+        Self::Lost(error)
+    }
 }
 
 impl Socket {
@@ -36,28 +54,89 @@ impl Socket {
     pub(super) fn new(fd: OwnedFd, deadline: Instant) -> io::Result<Self> {
         // The type only says which system calls are made: read, write and close are the same for every stream socket.
         let stream = TcpStream::from_std(StdTcpStream::from(fd.try_clone()?));
-        Ok(Self { fd, stream, deadline })
+        Ok(Self { fd, stream, session: None, deadline })
+    }
+
+    /// Encrypts from here on. `begun` is what has been read of the handshake already; the text that came right behind it is returned.
+    pub(super) async fn encrypt(&mut self, mut session: Session, begun: Vec<u8>) -> Result<Vec<u8>, HandshakeError> {
+        let (mut text, mut arrived) = (Vec::new(), begun);
+        loop {
+            let mut reply = Vec::new();
+            let opened = session.open(&mut arrived, &mut text, &mut reply);
+            if !reply.is_empty() {
+                let sent = self.send(reply).await;
+                // Why it failed is worth more than that the other end was not told.
+                if opened.is_ok() {
+                    sent?;
+                }
+            }
+            let closed = opened.map_err(HandshakeError::Refused)?;
+            if !session.is_handshaking() {
+                self.session = Some(Box::new(session));
+                return Ok(text);
+            }
+            arrived = if closed.is_some() { Vec::new() } else { self.receive().await? };
+            if arrived.is_empty() {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            }
+        }
     }
 
     /// Reads what there is, waiting for at least one byte; nothing at the end of the stream.
-    pub(super) async fn read(&self) -> io::Result<Vec<u8>> {
+    pub(super) async fn read(&mut self) -> io::Result<Vec<u8>> {
+        loop {
+            let mut arrived = self.receive().await?;
+            let Some(session) = &mut self.session else { return Ok(arrived) };
+            if arrived.is_empty() {
+                return Ok(arrived);
+            }
+            let (mut text, mut reply) = (Vec::new(), Vec::new());
+            let opened = session.open(&mut arrived, &mut text, &mut reply);
+            if !reply.is_empty() {
+                self.send(reply).await?;
+            }
+            let closed = opened.map_err(io::Error::other)?;
+            if !text.is_empty() || closed.is_some() {
+                return Ok(text);
+            }
+        }
+    }
+
+    /// Writes all of it.
+    pub(super) async fn write_all(&mut self, bytes: Vec<u8>) -> io::Result<()> {
+        let Some(session) = &mut self.session else { return self.send(bytes).await };
+        let mut records = Vec::new();
+        session.seal(&bytes, &mut records).map_err(io::Error::other)?;
+        self.send(records).await
+    }
+
+    /// Says that nothing more will be written.
+    pub(super) async fn finish(&mut self) -> io::Result<()> {
+        if let Some(session) = &mut self.session {
+            let mut records = Vec::new();
+            session.seal_end(&mut records);
+            self.send(records).await?;
+        }
+        SockRef::from(&self.fd).shutdown(Shutdown::Write)
+    }
+
+    /// What encrypts it, if anything does.
+    pub(super) fn session(&mut self) -> Option<&mut Session> {
+        self.session.as_deref_mut()
+    }
+
+    /// The connection, on which nothing is pending.
+    pub(super) fn into_connection(self) -> Connection {
+        Connection { socket: self.fd, session: self.session }
+    }
+
+    async fn receive(&self) -> io::Result<Vec<u8>> {
         let (result, buffer) = self.until_deadline(self.stream.read(Vec::with_capacity(READ_BYTES))).await?;
         result.map(|_| buffer)
     }
 
-    /// Writes all of it.
-    pub(super) async fn write_all(&self, bytes: Vec<u8>) -> io::Result<()> {
+    async fn send(&self, bytes: Vec<u8>) -> io::Result<()> {
         self.until_deadline(self.stream.write_all(bytes)).await?.0
-    }
-
-    /// Says that nothing more will be written.
-    pub(super) fn finish(&self) -> io::Result<()> {
-        SockRef::from(&self.fd).shutdown(Shutdown::Write)
-    }
-
-    /// The socket, on which nothing is pending.
-    pub(super) fn into_fd(self) -> OwnedFd {
-        self.fd
     }
 
     async fn until_deadline<T>(&self, operation: impl Future<Output = T>) -> io::Result<T> {

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use nix::unistd::User;
 
@@ -23,6 +24,8 @@ pub struct Transport {
 /// What a TLS handshake has shown of a client.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsPeer {
+    /// The version and the cipher suite, such as `TLSv1.3/TLS_AES_256_GCM_SHA384`.
+    pub shown: Arc<str>,
     /// The names of its certificate, if it has shown one that is trusted.
     pub certificate: Option<CertificateNames>,
     /// What SCRAM-SHA-256-PLUS is bound to: the hash of the server's own certificate (`tls-server-end-point`, RFC 5929).

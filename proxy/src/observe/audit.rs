@@ -21,6 +21,8 @@ pub const TARGET: &str = "audit";
 
 /// What stands in a record where the kernel has denied something.
 const RULE_OF_THE_FENCE: &str = "fence";
+/// What stands in a record where a server's certificate is another region's.
+const RULE_OF_THE_CERTIFICATE: &str = "nodes.tls.region";
 
 /// Where records go.
 pub struct AuditLog(RefCell<Option<File>>);
@@ -47,12 +49,8 @@ impl AuditLog {
     /// Writes one record. `policy` has the names of regions.
     pub fn write(&self, record: &AuditRecord, policy: &Policy) {
         let served_by = record.served_by.map(|region| policy.name(region));
-        if let Some(file) = self.0.borrow_mut().as_mut() {
-            // One write a line: lines of several writers to one file do not mix.
-            match file.write_all(line(record, served_by).as_bytes()) {
-                Ok(()) => return,
-                Err(error) => error!(%error, "the audit file can not be written; the record follows"),
-            }
+        if self.append(&line(record, served_by)) {
+            return;
         }
         info!(
             target: TARGET,
@@ -71,11 +69,8 @@ impl AuditLog {
 
     /// Writes that the kernel has stopped something. `unrecorded`: so many more since the last record.
     pub fn write_violation(&self, violation: &Violation, unrecorded: u64) {
-        if let Some(file) = self.0.borrow_mut().as_mut() {
-            match file.write_all(violation_line(violation, unrecorded).as_bytes()) {
-                Ok(()) => return,
-                Err(error) => error!(%error, "the audit file can not be written; the record follows"),
-            }
+        if self.append(&violation_line(violation, unrecorded)) {
+            return;
         }
         info!(
             target: TARGET,
@@ -91,6 +86,34 @@ impl AuditLog {
             unrecorded,
             "fence_deny"
         );
+    }
+
+    /// Writes that a node is not used for `region`, because the certificate of `subject` that its server has shown names others.
+    pub fn write_misplaced(&self, node: &str, region: &str, subject: &str, named: &[String]) {
+        let line = object(&[
+            ("time", now()),
+            ("verdict", "certificate_deny".into()),
+            ("region", region.into()),
+            ("node", node.into()),
+            ("certificate", subject.into()),
+            ("named", named.to_vec().into()),
+            ("rule", RULE_OF_THE_CERTIFICATE.into()),
+        ]);
+        if self.append(&line) {
+            return;
+        }
+        info!(target: TARGET, region, node, certificate = subject, ?named, rule = RULE_OF_THE_CERTIFICATE, "certificate_deny");
+    }
+
+    /// Writes a line to the file. False: there is none, or it failed.
+    fn append(&self, line: &str) -> bool {
+        let Some(file) = &mut *self.0.borrow_mut() else { return false };
+        // One write a line: lines of several writers to one file do not mix.
+        let written = file.write_all(line.as_bytes());
+        if let Err(error) = &written {
+            error!(%error, "the audit file can not be written; the record follows");
+        }
+        written.is_ok()
     }
 }
 

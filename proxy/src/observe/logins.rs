@@ -17,6 +17,8 @@ pub enum LoginOutcome {
     Malformed,
     /// The client asked for something that is not to be had: a protocol version, replication, a setting.
     Unsupported,
+    /// The connection is not encrypted as it has to be, or its encryption came to nothing.
+    Tls,
     /// The password is wrong, or there is no such user.
     Password,
     /// No rule of the HBA file lets it in, or its connection does not prove what the rule asks.
@@ -31,13 +33,14 @@ pub enum LoginOutcome {
 
 impl LoginOutcome {
     /// Every outcome.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Admitted,
         Self::Cancel,
         Self::Disconnected,
         Self::TimedOut,
         Self::Malformed,
         Self::Unsupported,
+        Self::Tls,
         Self::Password,
         Self::Unauthorized,
         Self::Denied,
@@ -54,6 +57,7 @@ impl LoginOutcome {
             Self::TimedOut => "timed_out",
             Self::Malformed => "malformed",
             Self::Unsupported => "unsupported",
+            Self::Tls => "tls",
             Self::Password => "password",
             Self::Unauthorized => "unauthorized",
             Self::Denied => "denied",

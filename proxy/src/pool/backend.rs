@@ -55,6 +55,8 @@ pub struct Backend {
     pub(super) xact_at: Instant,
     process_id: u32,
     secret: CancelSecret,
+    /// How its connection is encrypted, if it is.
+    pub(super) tls: Option<Arc<str>>,
     /// A cancel request is on its way to it.
     pub(super) cancelling: Option<Cancelling>,
     /// What the server has reported last.
@@ -108,6 +110,7 @@ impl Backend {
             xact_at: now,
             process_id: info.process_id,
             secret: info.secret,
+            tls: info.tls,
             cancelling: None,
             initial: info.parameters.clone(),
             parameters: info.parameters,
@@ -178,6 +181,7 @@ impl Backend {
         (!secret.bytes().is_empty()).then_some(CancelTarget {
             node,
             peer: self.route.address(),
+            is_encrypted: self.tls.is_some(),
             process_id: self.process_id,
             secret,
         })
@@ -190,6 +194,7 @@ impl Backend {
             parameters: self.parameters.clone(),
             process_id: self.process_id,
             secret: self.secret.clone(),
+            tls: self.tls.clone(),
         }
     }
 }

@@ -115,6 +115,8 @@ pub struct BackendInfo {
     pub process_id: u32,
     /// Secret key of its BackendKeyData; up to 256 bytes in protocol 3.2.
     pub secret: CancelSecret,
+    /// The version and cipher suite by which its connection is encrypted, if it is.
+    pub tls: Option<Arc<str>>,
 }
 
 /// Why a backend could not be opened.
@@ -160,6 +162,13 @@ pub enum OpenError {
         /// What was wrong, for the log and the client.
         text: String,
     },
+    /// The connection is not encrypted as it has to be, or the server's certificate is not the right one.
+    Insecure {
+        /// The node's name.
+        node: Arc<str>,
+        /// What was wrong, for the log and the client.
+        text: String,
+    },
 }
 
 impl OpenError {
@@ -167,7 +176,7 @@ impl OpenError {
     /// a while, and nobody need wait for it.
     pub fn is_absence(&self) -> bool {
         match self {
-            Self::Refused { .. } | Self::TimedOut { .. } | Self::Unreachable { .. } => true,
+            Self::Refused { .. } | Self::TimedOut { .. } | Self::Unreachable { .. } | Self::Insecure { .. } => true,
             // 57P01 to 57P03: it shuts down, has crashed, or starts up.
             Self::LoginFailed { sqlstate, .. } => sqlstate.is_some_and(|state| state.as_str().starts_with("57P0")),
             Self::NoNode | Self::NoneFits { .. } | Self::Protocol { .. } => false,
@@ -184,6 +193,7 @@ impl OpenError {
             Self::Unreachable { .. } => "unreachable",
             Self::LoginFailed { .. } => "login_failed",
             Self::Protocol { .. } => "protocol",
+            Self::Insecure { .. } => "insecure",
         }
     }
 }

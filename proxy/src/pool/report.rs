@@ -72,6 +72,8 @@ pub struct BackendReport {
     pub process_id: u32,
     /// Named statements that it keeps for sessions to share.
     pub prepared_statements: usize,
+    /// The version and cipher suite by which its connection is encrypted, if it is.
+    pub tls: Option<Arc<str>>,
 }
 
 /// The sums of pools that are no longer there.
@@ -157,6 +159,7 @@ impl Pools {
                 close_needed: backend.is_unwanted(),
                 process_id: backend.process_id(),
                 prepared_statements: backend.prepared.len(),
+                tls: backend.tls.clone(),
             })
         };
         self.all_backends().filter_map(report).collect()

@@ -73,6 +73,7 @@ fn info(of: RegionId) -> BackendInfo {
         parameters: Arc::default(),
         process_id: 1,
         secret: (&b"key!"[..]).into(),
+        tls: None,
     }
 }
 

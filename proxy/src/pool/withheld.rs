@@ -28,6 +28,8 @@ pub struct CancelTarget {
     pub node: Arc<NodeIdentity>,
     /// The very address that the backend is connected to; `None`: a Unix socket, that of the node.
     pub peer: Option<SocketAddr>,
+    /// Whether the backend's connection is encrypted; then this one must be too.
+    pub is_encrypted: bool,
     /// The server's process.
     pub process_id: u32,
     /// Its secret.
@@ -36,7 +38,7 @@ pub struct CancelTarget {
 
 impl fmt::Debug for CancelTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { node, peer, process_id, secret: _ } = self;
+        let Self { node, peer, is_encrypted: _, process_id, secret: _ } = self;
         write!(f, "process {process_id} of node {} at {peer:?}", node.name)
     }
 }

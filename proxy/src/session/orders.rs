@@ -98,6 +98,10 @@ fn explain(error: &Arc<OpenError>, region: &str) -> Result<Refusal, bytes::Bytes
         OpenError::Unreachable { node, text } => {
             failed(format!("node \"{node}\" of region \"{region}\" cannot be reached: {text}"))
         }
+        OpenError::Insecure { node, text } => {
+            let text = format!("node \"{node}\" of region \"{region}\" cannot be reached securely: {text}");
+            Ok(Refusal::new(SqlState::CLIENT_UNABLE_TO_ESTABLISH_CONNECTION, text).with_hint(NEVER_ELSEWHERE))
+        }
         OpenError::Protocol { node, text } => failed(format!("login at node \"{node}\" of region \"{region}\" failed: {text}")),
         OpenError::LoginFailed { error, fatal_for_client: true, .. } => Err(error.clone()),
         OpenError::LoginFailed { error, sqlstate, .. } => {

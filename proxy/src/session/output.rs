@@ -51,6 +51,8 @@ pub struct Identity {
     pub replication: Replication,
     /// The region its StartupMessage named; the login has checked it against the grant.
     pub startup_region: Option<Box<str>>,
+    /// The version and cipher suite by which its connection is encrypted, if it is.
+    pub tls: Option<Arc<str>>,
 }
 
 /// A client that has proved who it is, and has not been told so yet.

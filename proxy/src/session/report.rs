@@ -128,6 +128,8 @@ pub struct ClientReport {
     pub application_name: Box<str>,
     /// Prepared statements that the proxy knows of.
     pub prepared_statements: usize,
+    /// The version and cipher suite by which its connection is encrypted, if it is.
+    pub tls: Option<Arc<str>>,
     /// Why it keeps its backend.
     pub pin: Option<PinReport>,
     /// Where its client is; known to the engine.
@@ -257,6 +259,7 @@ impl Common {
             application_name: application_name(session),
             prepared_statements: session.local.as_ref().map_or(0, |local| local.statements.len())
                 + session.statements.as_ref().map_or(0, |statements| statements.len()),
+            tls: session.identity.tls.clone(),
             pin: pin_of(session),
             peer: None,
             local: None,

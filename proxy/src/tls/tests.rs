@@ -207,7 +207,7 @@ fn what_is_not_tls_is_answered_by_an_alert_and_ends_the_session() {
     let server = server(&authority.issue("db", &[], &["localhost"]));
     let mut session = server.begin().unwrap();
     let mut reply = Vec::new();
-    assert!(session.open(&mut *b"\0\0\0\x08\x04\xd2\x16\x2f".to_vec(), &mut Vec::new(), &mut reply).is_err());
+    assert!(session.open(&mut b"\0\0\0\x08\x04\xd2\x16\x2f".to_vec(), &mut Vec::new(), &mut reply).is_err());
     assert!(reply.is_empty() || reply[0] == 21, "an alert: {reply:?}");
     assert!(session.open(&mut [], &mut Vec::new(), &mut Vec::new()).is_err());
     assert!(session.seal(b"text", &mut Vec::new()).is_err());

@@ -15,6 +15,7 @@ pub mod averages;
 pub mod command;
 pub mod conversation;
 pub mod facts;
+mod line;
 mod serve;
 pub mod show;
 #[cfg(test)]

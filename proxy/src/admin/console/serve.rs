@@ -5,17 +5,16 @@
 
 use std::future::Future;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tracing::{debug, info};
 
 use super::command::Command;
 use super::conversation::{Answer, Conversation, Step};
+use super::line::Line;
 use super::{Fault, Rights, permit};
+use crate::tls::Connection;
 
 /// Who has logged in to the console.
 #[derive(Clone, Debug)]
@@ -37,32 +36,29 @@ pub trait Operator {
     fn run(&self, command: &Command) -> impl Future<Output = Result<Answer, Fault>>;
 }
 
-/// Serves a client until it leaves. `socket` is connected, and its login has been answered.
-pub async fn serve(socket: OwnedFd, client: Client, operator: Rc<impl Operator>) {
+/// Serves a client until it leaves. Its login has been answered.
+pub async fn serve(connection: Connection, client: Client, operator: Rc<impl Operator>) {
     let user = client.user.clone();
-    match converse(socket, client, &*operator).await {
+    match converse(connection, client, &*operator).await {
         Ok(()) => debug!(user = &*user, "a session of the console is over"),
         Err(error) => debug!(user = &*user, %error, "a session of the console was lost"),
     }
 }
 
-async fn converse(socket: OwnedFd, client: Client, operator: &impl Operator) -> io::Result<()> {
-    // The type only says which system calls are made: reading and writing are the same for every stream socket.
-    let socket = std::net::TcpStream::from(socket);
-    socket.set_nonblocking(true)?;
-    let mut socket = TcpStream::from_std(socket)?;
+async fn converse(connection: Connection, client: Client, operator: &impl Operator) -> io::Result<()> {
+    let mut line = Line::new(connection)?;
     let mut conversation = Conversation::new(client.rights);
     conversation.receive(&client.early);
     let mut bytes = BytesMut::new();
     loop {
         match conversation.step() {
             Step::Read => {
-                if socket.read_buf(&mut bytes).await? == 0 {
+                if !line.read(&mut bytes).await? {
                     return Ok(());
                 }
                 conversation.receive(&bytes.split());
             }
-            Step::Send(answer) => socket.write_all(&answer).await?,
+            Step::Send(answer) => line.write(&answer).await?,
             Step::Run(command) => {
                 if let Err(refused) = permit(operator.rights(&client.user), &command) {
                     conversation.answered(Err(refused));
@@ -76,8 +72,8 @@ async fn converse(socket: OwnedFd, client: Client, operator: &impl Operator) -> 
                 let outcome = loop {
                     tokio::select! {
                         outcome = &mut outcome => break outcome,
-                        read = socket.read_buf(&mut bytes), if !conversation.holds_enough() => {
-                            if read? == 0 {
+                        read = line.read(&mut bytes), if !conversation.holds_enough() => {
+                            if !read? {
                                 return Ok(());
                             }
                             conversation.receive(&bytes.split());
@@ -87,8 +83,8 @@ async fn converse(socket: OwnedFd, client: Client, operator: &impl Operator) -> 
                 conversation.answered(outcome);
             }
             Step::Close(last_words) => {
-                socket.write_all(&last_words).await?;
-                return socket.shutdown().await;
+                line.write(&last_words).await?;
+                return line.finish().await;
             }
         }
     }

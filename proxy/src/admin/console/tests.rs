@@ -364,6 +364,7 @@ fn every_table_has_a_value_of_the_right_kind_for_each_of_its_columns() {
         process_id: Some(99),
         application_name: "psql".into(),
         prepared_statements: 1,
+        tls: Some("TLSv1.3/TLS_AES_256_GCM_SHA384".into()),
         pin: Some(("LISTEN".into(), now)),
         peer: Some(([10, 0, 0, 1], 5000).into()),
         local: None,
@@ -439,7 +440,7 @@ fn every_table_has_a_value_of_the_right_kind_for_each_of_its_columns() {
         Pools
           shop|app|1|2|0|0|1|0|0|0|0|0|0|3|4|transaction||eu|1|0
         Clients
-          C|app|shop|none|active|10.0.0.1|5000|unix|0|1970-01-12 13:46:39 UTC|1970-01-12 13:46:39 UTC|0|0|0|c1.3.4||0||psql|1|65|eu|1
+          C|app|shop|none|active|10.0.0.1|5000|unix|0|1970-01-12 13:46:39 UTC|1970-01-12 13:46:39 UTC|0|0|0|c1.3.4||0|TLSv1.3/TLS_AES_256_GCM_SHA384|psql|1|65|eu|1
         StatsTotals
           shop|5|5|7|0|12345|0|0|0|0|0|0|0|eu
         Databases

@@ -3,7 +3,7 @@
 //! The backend is not trusted before its signature is checked: its nonce, salt and iteration count are bounded, because they
 //! come from whoever answers at the node's address (CVE-2026-6665 was a pooler that believed a backend's nonce).
 
-use super::{Attributes, KEY_BYTES, Keys, ScramError};
+use super::{Attributes, Channel, KEY_BYTES, Keys, ScramError};
 use super::{decode_base64, encode_base64, equal, hmac, nonce_is_printable, sha256, xor};
 use crate::limits::{SCRAM_ITERATIONS_MAX, SCRAM_NONCE_BYTES_MAX};
 
@@ -14,20 +14,21 @@ const SALT_TEXT_BYTES_MAX: usize = 1024;
 pub struct ClientFirst {
     nonce: String,
     bare: String,
+    channel: Channel,
 }
 
 impl ClientFirst {
-    /// Begins an exchange and gives the client-first-message. `nonce` is fresh and random, see [`super::nonce`].
-    pub fn begin(nonce: String) -> (Self, Vec<u8>) {
+    /// Begins an exchange that is bound to `channel` and gives the client-first-message. `nonce` is fresh and random, see
+    /// [`super::nonce`].
+    pub fn begin(nonce: String, channel: Channel) -> (Self, Vec<u8>) {
         // The user is named by the StartupMessage; PostgreSQL ignores the one here.
-        let state = Self::of_user("", nonce);
-        // `n,,`: without channel binding.
-        let message = format!("n,,{}", state.bare).into_bytes();
+        let state = Self::of_user("", nonce, channel);
+        let message = format!("{}{}", state.channel.header(), state.bare).into_bytes();
         (state, message)
     }
 
-    pub(super) fn of_user(user: &str, nonce: String) -> Self {
-        Self { bare: format!("n={user},r={nonce}"), nonce }
+    pub(super) fn of_user(user: &str, nonce: String, channel: Channel) -> Self {
+        Self { bare: format!("n={user},r={nonce}"), nonce, channel }
     }
 
     /// Takes the server-first-message and gives the client-final-message. `keys` stretches the password with the server's
@@ -57,7 +58,7 @@ impl ClientFirst {
             .ok_or(ScramError::Malformed("The iteration count is not usable."))?;
 
         let keys = keys(&salt, iterations);
-        let without_proof = [b"c=biws,r=", nonce].concat();
+        let without_proof = [b"c=", self.channel.attribute().as_bytes(), b",r=", nonce].concat();
         let signed = [self.bare.as_bytes(), b",", message, b",", &without_proof].concat();
         let proof = xor(&keys.client_key, &hmac(&sha256(&keys.client_key), &[&signed]));
         let answer = [&without_proof[..], b",p=", encode_base64(&proof).as_bytes()].concat();

@@ -1,4 +1,5 @@
-//! SCRAM-SHA-256 (RFC 5802, RFC 7677) as PostgreSQL speaks it, both sides, without channel binding.
+//! SCRAM-SHA-256 (RFC 5802, RFC 7677) as PostgreSQL speaks it, both sides, with channel binding (RFC 5929's
+//! `tls-server-end-point`) where there is TLS.
 //!
 //! Each state of an exchange is a value that is used up by the message that ends it, so a message can not be answered twice.
 //! Nothing here reads a socket, a clock or a source of randomness: nonces come in as arguments. A message is bytes, because
@@ -20,6 +21,8 @@ pub use server::{ServerFinal, ServerFirst};
 
 /// The mechanism's name in AuthenticationSASL and SASLInitialResponse.
 pub const MECHANISM: &str = "SCRAM-SHA-256";
+/// The same with channel binding.
+pub const MECHANISM_PLUS: &str = "SCRAM-SHA-256-PLUS";
 /// Random bytes of a nonce, before base64; PostgreSQL's `SCRAM_RAW_NONCE_LEN`.
 pub const NONCE_BYTES: usize = 18;
 /// Bytes of salt that PostgreSQL gives a password; `SCRAM_DEFAULT_SALT_LEN`.
@@ -38,6 +41,41 @@ pub enum ScramError {
     Unsupported(&'static str),
     /// The peer does not know the password: a client's proof or a server's signature is wrong.
     Mismatch,
+    /// The client believes that no channel binding was offered: somebody between may have taken it out.
+    Downgraded,
+    /// The client has bound itself to another TLS connection: somebody stands between.
+    OtherChannel,
+}
+
+/// The channel binding of a client (RFC 5802, section 6): how it begins its first message, and what follows in its last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Channel {
+    /// There is nothing to be bound to.
+    None,
+    /// There is, but the server has not offered it.
+    NotOffered,
+    /// The hash of the server's certificate.
+    EndPoint(Box<[u8]>),
+}
+
+impl Channel {
+    /// The GS2 header.
+    fn header(&self) -> &'static str {
+        match self {
+            Self::None => "n,,",
+            Self::NotOffered => "y,,",
+            Self::EndPoint(_) => "p=tls-server-end-point,,",
+        }
+    }
+
+    /// What the attribute `c` of the client-final-message is.
+    fn attribute(&self) -> String {
+        let data: &[u8] = match self {
+            Self::None | Self::NotOffered => &[],
+            Self::EndPoint(hash) => hash,
+        };
+        encode_base64(&[self.header().as_bytes(), data].concat())
+    }
 }
 
 /// What a password becomes once salted and stretched. It is as good as the password towards one server.

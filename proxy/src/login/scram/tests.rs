@@ -19,7 +19,7 @@ fn salt() -> Vec<u8> {
 
 fn server(doomed: bool) -> ServerFirst {
     let verifier = Keys::derive(b"pencil", &salt(), ITERATIONS).verifier(&salt(), ITERATIONS);
-    ServerFirst::new(verifier, doomed, SERVER_NONCE.to_owned())
+    ServerFirst::new(verifier, doomed, SERVER_NONCE.to_owned(), None)
 }
 
 fn text(bytes: &[u8]) -> &str {
@@ -35,7 +35,7 @@ fn the_server_answers_as_rfc_7677() {
 
 #[test]
 fn the_client_answers_as_rfc_7677() {
-    let client = client::ClientFirst::of_user("user", CLIENT_NONCE.to_owned());
+    let client = client::ClientFirst::of_user("user", CLIENT_NONCE.to_owned(), Channel::None);
     let (client, answer) =
         client.receive(SERVER_FIRST.as_bytes(), |salt, iterations| Keys::derive(b"pencil", salt, iterations)).unwrap();
     assert_eq!(text(&answer), CLIENT_FINAL);
@@ -44,8 +44,8 @@ fn the_client_answers_as_rfc_7677() {
 
 /// A whole exchange of the two sides; the client's and the server's verdict.
 fn converse(password: &[u8], verifier: Verifier, doomed: bool) -> (Result<(), ScramError>, Result<(), ScramError>) {
-    let (client, first) = ClientFirst::begin(nonce(&[1; NONCE_BYTES]));
-    let (server, challenge) = ServerFirst::new(verifier, doomed, nonce(&[2; NONCE_BYTES])).receive(&first).unwrap();
+    let (client, first) = ClientFirst::begin(nonce(&[1; NONCE_BYTES]), Channel::None);
+    let (server, challenge) = ServerFirst::new(verifier, doomed, nonce(&[2; NONCE_BYTES]), None).receive(&first).unwrap();
     let (client, proof) = client.receive(&challenge, |salt, iterations| Keys::derive(password, salt, iterations)).unwrap();
     match server.receive(&proof) {
         Ok(signature) => (client.receive(&signature), Ok(())),
@@ -108,7 +108,7 @@ fn the_server_refuses_what_postgresql_refuses() {
 #[test]
 fn the_client_bounds_what_a_server_may_ask() {
     let challenge = |message: &str| {
-        let (client, _) = ClientFirst::begin("abc".to_owned());
+        let (client, _) = ClientFirst::begin("abc".to_owned(), Channel::None);
         client.receive(message.as_bytes(), |_, _| unreachable!("must be refused before the work is done")).err()
     };
     for message in [
@@ -129,6 +129,45 @@ fn the_client_bounds_what_a_server_may_ask() {
     assert!(matches!(challenge("m=ext,r=abc1,s=c2FsdA==,i=1"), Some(ScramError::Unsupported(_))));
 }
 
+/// An exchange in which the client is bound to `channel`, and the server, whose certificate hashes to `end_point`, is asked for
+/// `mechanism`.
+fn bind(mechanism: &str, channel: Channel, end_point: Option<&[u8]>) -> Result<(), ScramError> {
+    let verifier = Keys::derive(b"secret", b"salt", 10).verifier(b"salt", 10);
+    let (client, first) = ClientFirst::begin(nonce(&[1; NONCE_BYTES]), channel);
+    let server = ServerFirst::new(verifier, false, nonce(&[2; NONCE_BYTES]), end_point.map(Into::into));
+    let (server, challenge) = server.choose(mechanism.as_bytes()).expect("it is offered").receive(&first)?;
+    let (client, proof) = client.receive(&challenge, |salt, iterations| Keys::derive(b"secret", salt, iterations))?;
+    client.receive(&server.receive(&proof)?)
+}
+
+#[test]
+fn an_exchange_is_bound_to_the_certificate_that_the_client_has_seen() {
+    let seen = |hash: &[u8]| Channel::EndPoint(hash.into());
+    assert_eq!(bind(MECHANISM_PLUS, seen(b"hash"), Some(b"hash")), Ok(()));
+    assert_eq!(bind(MECHANISM_PLUS, seen(b"another"), Some(b"hash")), Err(ScramError::OtherChannel));
+    assert_eq!(bind(MECHANISM, Channel::None, Some(b"hash")), Ok(()), "a client need not be able to");
+    assert_eq!(bind(MECHANISM, Channel::NotOffered, None), Ok(()));
+    assert_eq!(bind(MECHANISM, Channel::NotOffered, Some(b"hash")), Err(ScramError::Downgraded));
+    for (mechanism, channel) in
+        [(MECHANISM_PLUS, Channel::None), (MECHANISM_PLUS, Channel::NotOffered), (MECHANISM, seen(b"hash"))]
+    {
+        let result = bind(mechanism, channel.clone(), Some(b"hash"));
+        assert!(matches!(result, Err(ScramError::Malformed(_))), "{mechanism} with {channel:?}: {result:?}");
+    }
+}
+
+#[test]
+fn only_what_can_be_had_is_offered() {
+    let server = |end_point: Option<&[u8]>| {
+        let verifier = Verifier { iterations: 1, salt: vec![1], stored_key: [0; 32], server_key: [0; 32] };
+        ServerFirst::new(verifier, false, SERVER_NONCE.to_owned(), end_point.map(Into::into))
+    };
+    assert_eq!(server(None).mechanisms(), [MECHANISM]);
+    assert_eq!(server(Some(b"hash")).mechanisms(), [MECHANISM_PLUS, MECHANISM]);
+    assert!(server(None).choose(MECHANISM_PLUS.as_bytes()).is_none());
+    assert!(server(Some(b"hash")).choose(b"SCRAM-SHA-1").is_none());
+}
+
 proptest! {
     #[test]
     fn garbage_never_panics(message in proptest::collection::vec(any::<u8>(), 0..200), cut in 0..200usize) {
@@ -136,12 +175,12 @@ proptest! {
         let spoil = |good: &str| [&good.as_bytes()[..cut.min(good.len())], &message].concat();
         for message in [message.clone(), spoil(CLIENT_FIRST), spoil(CLIENT_FINAL), spoil(SERVER_FIRST), spoil(SERVER_FINAL)] {
             let verifier = Verifier { iterations: 1, salt: vec![1], stored_key: [0; 32], server_key: [0; 32] };
-            if let Ok((server, _)) = ServerFirst::new(verifier.clone(), false, SERVER_NONCE.to_owned()).receive(&message) {
+            if let Ok((server, _)) = ServerFirst::new(verifier.clone(), false, SERVER_NONCE.to_owned(), None).receive(&message) {
                 prop_assert!(server.receive(&message).is_err());
             }
-            let (server, _) = ServerFirst::new(verifier, false, SERVER_NONCE.to_owned()).receive(CLIENT_FIRST.as_bytes()).unwrap();
+            let (server, _) = ServerFirst::new(verifier, false, SERVER_NONCE.to_owned(), None).receive(CLIENT_FIRST.as_bytes()).unwrap();
             prop_assert!(server.receive(&message).is_err());
-            let client = client::ClientFirst::of_user("user", CLIENT_NONCE.to_owned());
+            let client = client::ClientFirst::of_user("user", CLIENT_NONCE.to_owned(), Channel::None);
             if let Ok((client, _)) = client.receive(&message, |salt, _| Keys::derive(b"pencil", salt, 1)) {
                 prop_assert!(client.receive(&message).is_err());
             }

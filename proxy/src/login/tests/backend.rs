@@ -24,7 +24,7 @@ fn login(secret: Option<Secret>, cleartext_allowed: bool) -> BackendLogin {
 }
 
 fn requiring(secret: Option<Secret>, cleartext_allowed: bool, require_auth: RequireAuth) -> BackendLogin {
-    BackendLogin::new(Credentials { user: "bob".to_owned(), secret, cleartext_allowed, require_auth }, "client".to_owned())
+    BackendLogin::new(Credentials { user: "bob".to_owned(), secret, cleartext_allowed, require_auth }, "client".to_owned(), None)
 }
 
 fn hear(login: &mut BackendLogin, message: &Bytes) -> Result<Progress, Fault> {
@@ -96,7 +96,7 @@ fn by_scram(known: &str, change: impl FnOnce(Vec<u8>) -> Vec<u8>) -> Result<Back
     let (mechanism, first) = sasl_initial_fields(body(&first)).unwrap();
     assert_eq!(mechanism, MECHANISM.as_bytes());
     let verifier = Keys::derive(known.as_bytes(), b"salt", 10).verifier(b"salt", 10);
-    let server = ServerFirst::new(verifier, false, scram::nonce(&[2; 18]));
+    let server = ServerFirst::new(verifier, false, scram::nonce(&[2; 18]), None);
     let (server, challenge) = server.receive(first.unwrap()).unwrap();
     let Progress::Send(proof) = hear(&mut login, &authentication_sasl_continue(&challenge))? else { panic!() };
     let last = server.receive(body(&proof)).unwrap_or_default();
@@ -156,6 +156,22 @@ fn a_server_proves_that_it_knows_the_password() {
     });
     assert!(matches!(forged, Err(Fault::Protocol(text)) if text.contains("does not know the password")));
     assert!(by_scram("other", |last| last).is_err());
+}
+
+#[test]
+fn a_login_is_bound_to_the_certificate_where_the_server_offers_that() {
+    let begin = |offered: &[&str]| {
+        let (secret, require_auth) = (plain("secret"), RequireAuth::default());
+        let credentials = Credentials { user: "bob".to_owned(), secret, cleartext_allowed: false, require_auth };
+        let mut login = BackendLogin::new(credentials, "client".to_owned(), Some(b"hash".as_slice().into()));
+        let Ok(Progress::Send(first)) = hear(&mut login, &authentication_sasl(offered)) else { panic!() };
+        let (mechanism, message) = sasl_initial_fields(body(&first)).unwrap();
+        (String::from_utf8_lossy(mechanism).into_owned(), String::from_utf8_lossy(message.unwrap()).into_owned())
+    };
+    let (mechanism, first) = begin(&["SCRAM-SHA-256-PLUS", MECHANISM]);
+    assert_eq!((&*mechanism, first.starts_with("p=tls-server-end-point,,")), ("SCRAM-SHA-256-PLUS", true), "{first}");
+    let (mechanism, first) = begin(&[MECHANISM]);
+    assert_eq!((&*mechanism, first.starts_with("y,,")), (MECHANISM, true), "a server that did offer it learns so: {first}");
 }
 
 #[test]

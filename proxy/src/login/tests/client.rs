@@ -15,8 +15,8 @@ use crate::wire::frontend::{query, sasl_initial};
 use crate::wire::startup::{Replication, encode_cancel};
 use crate::wire::{Frame, Malformed, Mode, Splitter, parse_error};
 
-const SSL_REQUEST: &[u8] = b"\0\0\0\x08\x04\xd2\x16\x2f";
-const GSS_REQUEST: &[u8] = b"\0\0\0\x08\x04\xd2\x16\x30";
+pub(super) const SSL_REQUEST: &[u8] = b"\0\0\0\x08\x04\xd2\x16\x2f";
+pub(super) const GSS_REQUEST: &[u8] = b"\0\0\0\x08\x04\xd2\x16\x30";
 
 pub(super) fn chance() -> Chance {
     Chance { nonce: [1; 18], salt: [1, 2, 3, 4], process_id: 77, secret: *b"key!----------------------------" }
@@ -71,7 +71,7 @@ impl<'a> Conversation<'a> {
                     self.told.extend_from_slice(&greeting);
                     self.end = Some(Step::Console(greeting, client));
                 }
-                step @ (Step::Close(_) | Step::Cancel(_)) => self.end = Some(step),
+                step @ (Step::Close(_) | Step::Cancel(_) | Step::Encrypt(..)) => self.end = Some(step),
             }
         }
         self.told[before..].to_vec()
@@ -83,7 +83,7 @@ impl<'a> Conversation<'a> {
             Step::Refuse(refused) => Some(refused.refusal.outcome),
             Step::Admit(_) | Step::Console(..) => Some(LoginOutcome::Admitted),
             Step::Cancel(_) => Some(LoginOutcome::Cancel),
-            Step::Read | Step::Send(_) => None,
+            Step::Read | Step::Send(_) | Step::Encrypt(..) => None,
         }
     }
 

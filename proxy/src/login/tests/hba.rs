@@ -32,7 +32,7 @@ fn by_tls(address: &str, common_name: Option<&str>) -> Transport {
         distinguished_name: format!("CN={name},O=Example"),
         alternative_names: Vec::new(),
     });
-    Transport { tls: Some(TlsPeer { certificate, server_end_point: None }), ..from(address) }
+    Transport { tls: Some(TlsPeer { certificate, ..TlsPeer::default() }), ..from(address) }
 }
 
 fn by_socket(name: Option<&str>) -> Transport {

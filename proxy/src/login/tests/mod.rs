@@ -4,6 +4,7 @@
 mod backend;
 mod client;
 mod console;
+mod encryption;
 mod hba;
 mod nodes;
 mod passwords;

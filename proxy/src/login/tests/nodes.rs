@@ -435,7 +435,7 @@ fn idle_connections_to_a_server_that_is_silent_are_not_used_any_more() {
             replication: Default::default(),
         };
         let (socket, info) = desk.open(&request, Asker::default()).await.unwrap();
-        let timeout = socket2::SockRef::from(&socket).tcp_user_timeout().unwrap();
+        let timeout = socket2::SockRef::from(&socket.socket).tcp_user_timeout().unwrap();
         assert_eq!(timeout, Some(Duration::from_secs(77)));
         // From now on the kernel drops every SYN.
         let (listener, _connection) = served.join().unwrap();

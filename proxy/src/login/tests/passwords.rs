@@ -2,7 +2,7 @@
 
 use expect_test::{Expect, expect};
 
-use super::super::scram::{ClientFirst, Keys, MECHANISM};
+use super::super::scram::{Channel, ClientFirst, Keys, MECHANISM};
 use super::client::{Conversation, chance, check, messages, startup};
 use super::*;
 use crate::observe::LoginOutcome;
@@ -60,7 +60,7 @@ fn passwords_by_md5() {
 fn by_scram<'a>(rules: &'a Rules, user: &str, text: &str) -> (Vec<u8>, Conversation<'a>) {
     let mut conversation = Conversation::new(rules);
     conversation.say(&startup(0, &[("user", user)]));
-    let (client, first) = ClientFirst::begin("client".to_owned());
+    let (client, first) = ClientFirst::begin("client".to_owned(), Channel::None);
     let challenge = conversation.say(&sasl_initial(MECHANISM, &first));
     let mut salt = Vec::new();
     let (client, proof) = client

@@ -354,7 +354,7 @@ impl World {
 
     fn log_in(&mut self, name: &str, replication: Replication, startup_region: Option<Box<str>>) -> SessionKey {
         let (user, database, settings) = ("app".into(), "demo".into(), Arc::new([]));
-        let identity = Identity { user, database, address: None, settings, replication, startup_region };
+        let identity = Identity { user, database, address: None, settings, replication, startup_region, tls: None };
         let login = Login {
             identity,
             told: parameters(TargetSessionAttrs::default()),
@@ -420,6 +420,7 @@ impl World {
                             parameters: parameters(request.target),
                             process_id: 1,
                             secret: (&b"key!"[..]).into(),
+                            tls: None,
                         };
                         if let Some(key) = self.core.backend_opened(ticket, info, &mut self.out) {
                             let star = self.servers.values().find(|model| model.region == region).map(|model| model.star.clone());

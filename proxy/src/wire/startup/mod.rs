@@ -285,6 +285,11 @@ pub fn encode_startup<N: AsRef<str>, V: AsRef<str>>(
     })
 }
 
+/// SSLRequest.
+pub fn encode_ssl_request() -> Bytes {
+    packet(4, |body| put_version(body, REQUEST, SSL_REQUEST))
+}
+
 /// CancelRequest.
 pub fn encode_cancel(process_id: u32, secret: &[u8]) -> Bytes {
     packet(8 + secret.len(), |body| {

@@ -127,6 +127,7 @@ pub(super) fn config(facts: &Facts<'_>) -> Vec<Row> {
     let options = [
         ("listen", listen, "127.0.0.1:6432", false),
         ("unix_socket_mode", format!("{:04o}", config.unix_sockets.mode), "0777", false),
+        ("tls.mode", config.tls.mode.as_str().to_owned(), "disable", true),
         ("workers", workers.to_string(), "0", false),
         ("pool_mode", mode(config.pool_mode).to_owned(), "transaction", true),
         ("session_state", session_state.to_owned(), "pin", true),
