@@ -50,6 +50,10 @@ pub fn run(options: &Options) -> Result<(), String> {
     build.args(["build", "--release", "--package", "domicile", "--bin", "domicile"]);
     build.args(["--package", "domicile-bench", "--bin", "domicile-bench"]).current_dir(root());
     progress::run("Building Domicile and the load (release)", build)?;
+    if asked_for().any(|workload| workload.name == "fence/connect") {
+        println!("Building what connects inside the fence");
+        domicile_tests::intruder::program()?;
+    }
     let [domicile, bench] = ["domicile", "domicile-bench"].map(|name| target_directory().join("release").join(name));
 
     let watch = Watch::start();
@@ -61,6 +65,7 @@ pub fn run(options: &Options) -> Result<(), String> {
         _ => Depth::Usual,
     };
     let mut stage = Stage::set(Programs { domicile, bench }, depth, options.peer.clone(), Report::new(commit()), &told)?;
+    stage.note(load_average("before"));
     let directory = target_directory().join("bench");
     let count = asked_for().count();
     for (done, workload) in asked_for().enumerate() {
@@ -72,6 +77,8 @@ pub fn run(options: &Options) -> Result<(), String> {
         // What there is after each workload is kept, whatever becomes of the next.
         stage.report.write(&directory)?;
     }
+    stage.note(load_average("after"));
+    stage.report.write(&directory)?;
     tell("", terminal);
     println!("{}", stage.report.table());
     if let Some(before) = baseline {
@@ -88,6 +95,12 @@ fn tell(line: &str, terminal: bool) {
         print!("\r\x1b[K{line}");
         std::io::stdout().flush().ok();
     }
+}
+
+/// How many wanted to run, which tells how far the figures can be trusted.
+fn load_average(when: &str) -> String {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    format!("load average {when} the run: {}", text.split(' ').next().unwrap_or_default())
 }
 
 fn commit() -> String {
