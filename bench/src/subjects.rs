@@ -59,12 +59,14 @@ pub enum Login {
     Scram,
 }
 
-/// Where the programs are, and which cores they have.
+/// Where the programs are.
 pub struct Programs {
     /// The product.
     pub domicile: PathBuf,
     /// `domicile-bench`.
     pub bench: PathBuf,
+    /// `domicile-steps`.
+    pub steps: PathBuf,
 }
 
 /// The core of whoever is measured.

@@ -48,13 +48,14 @@ pub fn run(options: &Options) -> Result<(), String> {
     }
     let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     build.args(["build", "--release", "--package", "domicile", "--bin", "domicile"]);
-    build.args(["--package", "domicile-bench", "--bin", "domicile-bench"]).current_dir(root());
+    build.args(["--package", "domicile-bench", "--bin", "domicile-bench", "--example", "domicile-steps"]).current_dir(root());
     progress::run("Building Domicile and the load (release)", build)?;
     if asked_for().any(|workload| workload.name == "fence/connect") {
         println!("Building what connects inside the fence");
         domicile_tests::intruder::program()?;
     }
-    let [domicile, bench] = ["domicile", "domicile-bench"].map(|name| target_directory().join("release").join(name));
+    let [domicile, bench, steps] =
+        ["domicile", "domicile-bench", "examples/domicile-steps"].map(|name| target_directory().join("release").join(name));
 
     let watch = Watch::start();
     let terminal = std::io::stdout().is_terminal();
@@ -64,7 +65,7 @@ pub fn run(options: &Options) -> Result<(), String> {
         (_, true) => Depth::Full,
         _ => Depth::Usual,
     };
-    let mut stage = Stage::set(Programs { domicile, bench }, depth, options.peer.clone(), Report::new(commit()), &told)?;
+    let mut stage = Stage::set(Programs { domicile, bench, steps }, depth, options.peer.clone(), Report::new(commit()), &told)?;
     stage.note(load_average("before"));
     let directory = target_directory().join("bench");
     let count = asked_for().count();

@@ -9,13 +9,13 @@ use domicile_tests::program;
 
 use crate::progress;
 
-/// Installs whatever is missing. Without bpftool and ip some tests are skipped; everything else is needed.
+/// Installs whatever is missing. Without bpftool, ip and valgrind some tests are skipped; everything else is needed.
 pub fn run() -> Result<(), String> {
     let lacking = missing();
     if !lacking.is_empty() {
         packages(&lacking)?;
     }
-    for (package, program) in [("bpftool", "bpftool"), ("iproute2", "ip")] {
+    for (package, program) in [("bpftool", "bpftool"), ("iproute2", "ip"), ("valgrind", "valgrind")] {
         if program::find(program).is_none()
             && let Err(error) = packages(&[package])
         {

@@ -6,6 +6,7 @@ mod demo;
 mod ebpf;
 mod fuzz;
 mod install;
+mod instructions;
 mod progress;
 mod show;
 mod sim;
@@ -32,7 +33,7 @@ enum Command {
     Demo(demo::Options),
     /// Run everything: format, lints, tidy, unit tests, the loom model, end-to-end on real PostgreSQL
     Test {
-        /// One step (fmt, clippy, tidy, unit, loom, e2e), or a part of the names of the tests to run
+        /// One step (fmt, clippy, tidy, unit, loom, ebpf, instructions, e2e), or a part of the names of the tests to run
         filter: Option<String>,
     },
     /// Run what continuous integration runs, and the fuzz targets for a minute each

@@ -12,13 +12,22 @@ use domicile_tests::proxy::{root, target_directory};
 use domicile_tests::skip;
 
 use crate::ebpf::{self, Checked};
+use crate::instructions;
 use crate::progress::{Outcome, seconds, watch};
 use crate::tidy;
 
 type Step = fn(&str) -> Result<Report, String>;
 
-const STEPS: [(&str, Step); 7] =
-    [("fmt", fmt), ("clippy", clippy), ("tidy", check_tidy), ("unit", unit), ("loom", loom), ("ebpf", check_ebpf), ("e2e", e2e)];
+const STEPS: [(&str, Step); 8] = [
+    ("fmt", fmt),
+    ("clippy", clippy),
+    ("tidy", check_tidy),
+    ("unit", unit),
+    ("loom", loom),
+    ("ebpf", check_ebpf),
+    ("instructions", check_instructions),
+    ("e2e", e2e),
+];
 
 /// What a step found.
 #[derive(Default)]
@@ -48,7 +57,7 @@ pub fn run(filter: Option<&str>) -> Result<(), String> {
             println!("{}", report.output.trim_end());
         }
         let Report { passed, failed, skipped, took, .. } = report;
-        println!("{name:<7} {passed:>4} passed {failed:>3} failed {:>3} skipped  {:>6}", skipped.len(), seconds(took));
+        println!("{name:<12} {passed:>4} passed {failed:>3} failed {:>3} skipped  {:>6}", skipped.len(), seconds(took));
         total.passed += passed;
         total.failed += failed;
         total.skipped.extend(skipped);
@@ -100,12 +109,37 @@ fn check_ebpf(_: &str) -> Result<Report, String> {
     Ok(report)
 }
 
+fn check_instructions(_: &str) -> Result<Report, String> {
+    let started = now();
+    let mut report = match instructions::check()? {
+        Some(_) => Report { passed: 1, ..Report::default() },
+        None => Report {
+            skipped: vec!["skipped: instructions: needs valgrind (Debian: apt-get install valgrind)".to_owned()],
+            ..Report::default()
+        },
+    };
+    report.took = now() - started;
+    Ok(report)
+}
+
 fn unit(names: &str) -> Result<Report, String> {
     let nextest = cargo(&["nextest", "--version"]).output().is_ok_and(|output| output.status.success());
     let mut command = if nextest {
-        cargo(&["nextest", "run", "--workspace", "--lib", "--bins", "--test", "simulation", "--no-fail-fast", "--no-tests=pass"])
+        cargo(&[
+            "nextest",
+            "run",
+            "--workspace",
+            "--lib",
+            "--bins",
+            "--test",
+            "simulation",
+            "--test",
+            "allocations",
+            "--no-fail-fast",
+            "--no-tests=pass",
+        ])
     } else {
-        cargo(&["test", "--workspace", "--lib", "--bins", "--test", "simulation", "--no-fail-fast"])
+        cargo(&["test", "--workspace", "--lib", "--bins", "--test", "simulation", "--test", "allocations", "--no-fail-fast"])
     };
     if !names.is_empty() {
         command.arg(names);

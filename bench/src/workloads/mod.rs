@@ -1,5 +1,6 @@
 //! What is measured, in the order of importance; bench/README.md tells how each figure is made.
 
+pub mod decision;
 pub mod fence;
 pub mod idle;
 pub mod large;
@@ -21,7 +22,7 @@ pub struct Workload {
 }
 
 /// All of them.
-pub const ALL: [Workload; 14] = [
+pub const ALL: [Workload; 15] = [
     Workload { name: "query/row100", run: queries::small },
     Workload { name: "query/row8192", run: queries::wide },
     Workload { name: "large/select", run: large::select },
@@ -33,6 +34,7 @@ pub const ALL: [Workload; 14] = [
     Workload { name: "login/scram", run: logins::scram },
     Workload { name: "fence/query", run: fence::query },
     Workload { name: "fence/connect", run: fence::connect },
+    Workload { name: "decision", run: decision::run },
     Workload { name: "rules", run: rules::run },
     Workload { name: "workers", run: workers::run },
     Workload { name: "postgres/select", run: postgres::select },

@@ -34,7 +34,7 @@ impl Common {
     /// A session and a backend have met: tells the client what it does not know, and returns the statement that gives the backend
     /// what the client was told, if it takes one.
     pub(super) fn meet(&mut self, session: &mut Session, key: BackendKey, out: &mut Outputs) -> Option<String> {
-        let read_under = session.told.get(STRINGS).map(str::to_owned);
+        let told_before = session.told.clone();
         let forgets_sequences = std::mem::take(&mut session.forgets_sequences);
         let found = self.pools.get(key)?;
         let mut wanted = Vec::new();
@@ -62,7 +62,7 @@ impl Common {
                 session.told = told.into();
             }
         }
-        if wanted.is_empty() && session.told.get(STRINGS) != read_under.as_deref() {
+        if wanted.is_empty() && session.told.get(STRINGS) != told_before.get(STRINGS) {
             // What has led here was read in another way than this backend does. While something is awaited it is kept, and then read anew.
             wanted.push("1".to_owned());
         }
