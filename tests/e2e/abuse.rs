@@ -23,7 +23,8 @@ use std::time::Duration;
 
 use domicile_tests::process::wait_for;
 use domicile_tests::proxy::{Configuration, Proxy};
-use domicile_tests::wire::tcp;
+use domicile_tests::tls::{Authority, encrypted};
+use domicile_tests::wire::{Connect, tcp};
 
 use self::case::Case;
 use self::peer::Target;
@@ -67,14 +68,14 @@ fn good_session(proxy: &Proxy) -> Option<String> {
 }
 
 /// Plays the cases through a proxy: after each a good session is served, and in the end nothing of them is left.
-fn play_through(proxy: &mut Proxy, cases: &[Case]) {
+fn play_through(proxy: &mut Proxy, connect: &Connect, cases: &[Case]) {
     let address = proxy.address();
     assert_eq!(good_session(proxy), None);
     let descriptors = proxy.descriptors();
     let wrong = {
         let proxy = &*proxy;
         play_all(cases, |case| {
-            let fault = case.through_proxy(Target { address, connect: &tcp });
+            let fault = case.through_proxy(Target { address, connect });
             let other = good_session(proxy).map(|fault| format!("after {}: {fault}", case.name));
             fault.or(other)
         })
@@ -118,11 +119,27 @@ fn postgresql_answers_hostile_clients_as_the_cases_say() {
 #[test]
 fn hostile_clients_in_session_mode_harm_nobody() {
     let Some(world) = world() else { return };
-    play_through(&mut start(&european(world, "session")), &cases());
+    play_through(&mut start(&european(world, "session")), &tcp, &cases());
 }
 
 #[test]
 fn hostile_clients_in_transaction_mode_harm_nobody() {
     let Some(world) = world() else { return };
-    play_through(&mut start(&european(world, "transaction")), &cases());
+    play_through(&mut start(&european(world, "transaction")), &tcp, &cases());
+}
+
+/// But for those that are about how encryption begins.
+#[test]
+fn hostile_clients_that_encrypt_harm_nobody() {
+    let Some(world) = world() else { return };
+    let authority = Authority::new();
+    let files = authority.issue("proxy", &[], &["localhost"]);
+    let tls = format!(
+        "[tls]\nmode = \"allow\"\ncertificate = \"{}\"\nkey = \"{}\"\n",
+        files.certificate.display(),
+        files.key.display()
+    );
+    let mut proxy = start(&Configuration { more: tls, ..european(world, "transaction") });
+    let cases: Vec<Case> = cases().into_iter().filter(|case| !case.begins_unencrypted).collect();
+    play_through(&mut proxy, &encrypted(authority.trust(&[])), &cases);
 }

@@ -215,6 +215,11 @@ impl Client {
         Some((u32::from_be_bytes(*process_id), secret.to_vec()))
     }
 
+    /// The connection, for who goes on in another way. Nothing may have been received that was not asked for.
+    pub fn into_stream(self) -> Stream {
+        self.stream
+    }
+
     /// The socket, for who goes on by other means. Nothing may have been received that was not asked for.
     pub fn into_socket(self) -> OwnedFd {
         self.stream.into_socket().into()

@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair};
 use rustls::crypto::aws_lc_rs;
@@ -15,6 +16,7 @@ use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, Strea
 
 use crate::cluster::give_away;
 use crate::process::Scratch;
+use crate::wire::{self, Wire};
 
 /// An authority that issues certificates, with a directory for their files.
 pub struct Authority {
@@ -177,5 +179,31 @@ impl Write for Stream {
             Self::Plain(stream) => stream.flush(),
             Self::Encrypted(stream) => stream.flush(),
         }
+    }
+}
+
+impl Wire for Stream {
+    fn set_patience(&mut self, patience: Duration) {
+        wire::set_patience(self.socket(), patience);
+    }
+
+    fn half_close(&mut self) {
+        if let Self::Encrypted(stream) = self {
+            stream.conn.send_close_notify();
+            stream.flush().ok();
+        }
+        self.socket().shutdown(Shutdown::Write).ok();
+    }
+
+    fn reset_when_dropped(&mut self) {
+        wire::reset_when_dropped(self.socket());
+    }
+}
+
+/// Over TLS that begins with an SSLRequest, by the word of an authority.
+pub fn encrypted(config: Arc<ClientConfig>) -> impl Fn(SocketAddr) -> io::Result<Box<dyn Wire>> + Send + Sync {
+    move |address| {
+        let client = crate::client::Client::connect_encrypted(address, Arc::clone(&config), false)?;
+        Ok(Box::new(client.into_stream()))
     }
 }

@@ -21,8 +21,7 @@ pub trait Wire: Read + Write + Send {
 
 impl Wire for TcpStream {
     fn set_patience(&mut self, patience: Duration) {
-        self.set_read_timeout(Some(patience)).ok();
-        self.set_write_timeout(Some(patience)).ok();
+        set_patience(self, patience);
     }
 
     fn half_close(&mut self) {
@@ -30,8 +29,19 @@ impl Wire for TcpStream {
     }
 
     fn reset_when_dropped(&mut self) {
-        rustix::net::sockopt::set_socket_linger(&*self, Some(Duration::ZERO)).ok();
+        reset_when_dropped(self);
     }
+}
+
+/// How long a read or write of a socket may take.
+pub fn set_patience(socket: &TcpStream, patience: Duration) {
+    socket.set_read_timeout(Some(patience)).ok();
+    socket.set_write_timeout(Some(patience)).ok();
+}
+
+/// Has a socket end with a reset (socket(7), SO_LINGER).
+pub fn reset_when_dropped(socket: &TcpStream) {
+    rustix::net::sockopt::set_socket_linger(socket, Some(Duration::ZERO)).ok();
 }
 
 /// Makes a connection to an address.

@@ -89,7 +89,8 @@ fn first_messages() -> Vec<Case> {
         asked("scram_first_plus_without_tls", refused, sasl_initial("SCRAM-SHA-256-PLUS", good.as_bytes())),
         first("scram_first_nonce_60kb", "R 11 / waits", &long_nonce).directly(FAILED, SHORTER),
         first("scram_first_nonce_empty", "R 11 / waits", "n,,n=,r="),
-        first("scram_first_gs2_y", "R 11 / waits", "y,,n=,r=abc"),
+        // Where channel binding is offered, that is a downgrade.
+        first("scram_first_gs2_y", "R 11 / waits", "y,,n=,r=abc").unencrypted(),
         first("scram_first_gs2_p", refused, "p=tls-server-end-point,,n=,r=abc"),
         first("scram_first_gs2_x", refused, "x,,n=,r=abc"),
         first("scram_first_authzid", "F 0A000 / closed", "n,a=admin,n=,r=abc"),

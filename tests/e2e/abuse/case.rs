@@ -21,12 +21,14 @@ pub struct Case {
     /// See [`Peer::outcome`]. Ways out that are as good stand with ` | ` between them.
     expected: &'static str,
     direct: Direct,
+    /// It is about what comes before encryption, or is answered otherwise behind it.
+    pub begins_unencrypted: bool,
     script: Script,
 }
 
 impl Case {
     pub fn new(name: impl Into<String>, expected: &'static str, script: impl Fn(&mut Peer<'_>) + Send + Sync + 'static) -> Self {
-        Self { name: name.into(), expected, direct: Direct::Same, script: Box::new(script) }
+        Self { name: name.into(), expected, direct: Direct::Same, begins_unencrypted: false, script: Box::new(script) }
     }
 
     /// A case that begins with a login.
@@ -51,6 +53,11 @@ impl Case {
     pub fn sends(name: impl Into<String>, expected: &'static str, bytes: impl Into<Vec<u8>>) -> Self {
         let bytes = bytes.into();
         Self::within(name, expected, move |peer| peer.send(&bytes))
+    }
+
+    /// It is not played where the connection is encrypted already.
+    pub fn unencrypted(self) -> Self {
+        Self { begins_unencrypted: true, ..self }
     }
 
     /// PostgreSQL answers otherwise.

@@ -40,7 +40,7 @@ pub fn cases() -> Vec<Case> {
     cases.extend(versions());
     cases.extend(parameters());
     cases.extend(settings());
-    cases.extend(encryption());
+    cases.extend(encryption().into_iter().map(Case::unencrypted));
     cases
 }
 
