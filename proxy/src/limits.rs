@@ -34,6 +34,8 @@ pub const REPORTED_SETTINGS_BYTES_MAX: usize = 1 << 20;
 /// What a session may hold of its client's bytes while it waits for a backend or for an answer, beyond the one message that is
 /// being gathered, before the client is no longer read. Reading stops late by up to one shot of the receive.
 pub const SESSION_HELD_BYTES_MAX: usize = 256 << 10;
+/// What a session may hold or gather of its client's bytes while memory is short, before the client is no longer read.
+pub const BUFFERED_UNDER_PRESSURE_BYTES: usize = 64 << 10;
 /// Replies a backend may owe before the session that asks for them is held back.
 pub const OWED_REPLIES_MAX: usize = 16_384;
 /// SET TRANSACTION statements kept behind a BEGIN that has not been sent yet.

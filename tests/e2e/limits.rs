@@ -161,6 +161,44 @@ fn a_session_prepares_so_much_and_no_more() {
 }
 
 #[test]
+fn memory_has_a_bound_that_those_who_send_much_come_up_against() {
+    let Some(world) = world() else { return };
+    let proxy = start(&limited(world, "memory_limit = \"256MB\""));
+    let mut good = proxy.connect();
+    good.query("SET helios.region = 'eu-west'");
+    let (statement, piece) = (200usize << 20, vec![b' '; 1 << 20]);
+    let greedy: Vec<Client> = (0..20).map(|_| proxy.connect()).collect();
+    // Each begins a statement of 200 MB, a megabyte at a time for as long as it is read.
+    let ended = thread::scope(|scope| {
+        let sending: Vec<_> = greedy
+            .into_iter()
+            .map(|mut client| {
+                let piece = &piece;
+                scope.spawn(move || {
+                    let length = u32::try_from(statement + 5).expect("a length");
+                    client.send(&[&b"Q"[..], &length.to_be_bytes()].concat());
+                    client.set_patience(Duration::from_millis(500));
+                    let sent = (0..200).take_while(|_| client.try_send(piece)).count();
+                    (sent, client.until(|_| false).sqlstate())
+                })
+            })
+            .collect();
+        thread::sleep(Duration::from_millis(1500));
+        // Who sends little is served.
+        assert_eq!(good.query("SELECT 1").value().as_deref(), Some("1"));
+        let refused = wait_for(PATIENCE, || proxy.login(&ALICE).err()).expect("no new clients are taken");
+        assert_eq!(refused.sqlstate(), "53200");
+        sending.into_iter().map(|sending| sending.join().expect("a client")).collect::<Vec<_>>()
+    });
+    assert!(proxy.memory_peak_kib() < 700 << 10, "{} KiB", proxy.memory_peak_kib());
+    assert!(ended.iter().all(|(sent, code)| *sent < 200 || code == "53200"), "{ended:?}");
+    assert_eq!(metric(&proxy, "domicile_logins_refused_total{limit=\"memory_limit\"}").min(1), 1);
+    let mut next = wait_for(PATIENCE, || proxy.login(&Login::default()).ok()).expect("clients are taken again");
+    assert_eq!(next.query("").to_string(), "I / Z I");
+    assert_eq!(good.query("SELECT 1").value().as_deref(), Some("1"));
+}
+
+#[test]
 fn wrong_passwords_delay_the_next_try_of_their_user_and_nobody_else() {
     let Some(world) = world() else { return };
     let proxy = start(&limited(world, "failed_logins = 3\nfailed_login_delay = \"2s\""));

@@ -187,6 +187,7 @@ impl World {
             session_state: setup.state,
             pin_notice: true,
             session_statements: StatementBounds { count: 4096, bytes: 4 << 20 },
+            memory: Arc::default(),
             timeouts: Timeouts::default(),
             nodes: Arc::new([]),
         };

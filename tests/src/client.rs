@@ -148,6 +148,13 @@ impl Client {
         self.stream.write_all(bytes).ok();
     }
 
+    /// Sends bytes; false if that was not possible within the patience that was set last.
+    pub fn try_send(&mut self, bytes: &[u8]) -> bool {
+        let patience = self.stream.read_timeout().ok().flatten();
+        self.stream.set_write_timeout(patience).ok();
+        self.stream.write_all(bytes).is_ok()
+    }
+
     /// Reads up to and with the first message that `last` accepts.
     pub fn until(&mut self, mut last: impl FnMut(&Message) -> bool) -> Transcript {
         let mut messages = Vec::new();

@@ -8,12 +8,20 @@ use expect_test::{Expect, expect};
 
 use super::*;
 use crate::observe::{FenceSample, LoginCounters};
+use crate::session::Memory;
 
 struct Fixed(Option<&'static str>);
 
 impl View for Fixed {
     fn metrics(&self) -> Snapshot {
-        Snapshot::take(&[], &crate::observe::any_policy(), &LoginCounters::default(), [], &FenceSample::default())
+        Snapshot::take(
+            &[],
+            &crate::observe::any_policy(),
+            &LoginCounters::default(),
+            [],
+            &Memory::default(),
+            &FenceSample::default(),
+        )
     }
 
     fn obstacle(&self) -> Option<String> {

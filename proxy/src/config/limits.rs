@@ -28,6 +28,8 @@ pub struct Limits {
     pub session_statements: u32,
     /// Bytes of their texts and names, together.
     pub session_statement_bytes: usize,
+    /// Memory of the process.
+    pub memory_limit: Option<usize>,
     /// How long a statement may take; zero = as long as it likes, here and in the next three.
     pub query_timeout: Duration,
     /// How long a transaction may last.
@@ -58,6 +60,7 @@ pub(super) fn read(section: &Section<'_>) -> Limits {
             .entry("session_statement_bytes")
             .and_then(|entry| entry.bytes(1 << 10..=1 << 30))
             .unwrap_or(4 << 20),
+        memory_limit: section.entry("memory_limit").and_then(|entry| entry.bytes(128 << 20..=1 << 44)),
         query_timeout: or_never("query_timeout"),
         transaction_timeout: or_never("transaction_timeout"),
         idle_in_transaction_timeout: or_never("idle_in_transaction_timeout"),

@@ -8,6 +8,7 @@ mod console;
 mod fence;
 mod listen;
 mod log;
+mod memory;
 mod notify;
 mod unix;
 mod workers;
@@ -127,6 +128,7 @@ impl Control {
         let mut signals = Signals::catch()?;
         tokio_uring::spawn(Rc::clone(&self.desk).probe_nodes());
         fence::watch(&self.desk);
+        tokio_uring::spawn(memory::watch(Rc::clone(&self.desk)));
         if let Some(listener) = http {
             let desk = Rc::clone(&self.desk);
             tokio_uring::spawn(async move {
@@ -337,7 +339,14 @@ impl admin::View for Status {
             standby: node.is_standby(),
             error: node.error().map(|(kind, _)| kind),
         };
-        Snapshot::take(self.0.sessions(), &rules.policy, &self.0.logins, rules.nodes.iter().map(sample), &self.0.fence.sample())
+        Snapshot::take(
+            self.0.sessions(),
+            &rules.policy,
+            &self.0.logins,
+            rules.nodes.iter().map(sample),
+            &rules.memory,
+            &self.0.fence.sample(),
+        )
     }
 
     fn remark(&self) -> Option<String> {

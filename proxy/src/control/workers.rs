@@ -213,6 +213,7 @@ pub(super) fn core_settings(rules: &Rules, workers: usize) -> CoreSettings {
         session_state: rules.config.session_state,
         pin_notice: rules.config.pin_notice,
         session_statements: StatementBounds { count: limits.session_statements as usize, bytes: limits.session_statement_bytes },
+        memory: Arc::clone(&rules.memory),
         timeouts: Timeouts {
             query: limits.query_timeout,
             transaction: limits.transaction_timeout,

@@ -58,6 +58,15 @@ pub use start_error::StartError;
 use crate::fence::{DenialCounters, Loads};
 use crate::session::Core;
 
+/// Gives memory that has been freed back to the system, where the allocator knows how.
+pub fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it takes the allocator's own locks and no argument that could be wrong.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// How workers work; the same for all of them.
 #[derive(Clone)]
 pub struct Options {

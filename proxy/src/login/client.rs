@@ -20,7 +20,7 @@ use super::{Counted, Desk};
 use crate::engine::ToWorker;
 use crate::fence::Seat;
 use crate::observe::{Limit, LoginOutcome};
-use crate::session::Identity;
+use crate::session::{Identity, Pressure};
 use crate::tls::ALPN;
 
 impl Desk {
@@ -31,11 +31,17 @@ impl Desk {
         }
         let shown = peer.map(display);
         let (worker, seat) = if peer.is_none() { self.next_worker() } else { (worker, seat) };
-        if self.in_progress.get() >= self.rules().config.limits.max_logins as usize {
+        let rules = self.rules();
+        let limit = if rules.memory.pressure() != Pressure::None {
+            Some(Limit::Memory)
+        } else {
+            (self.in_progress.get() >= rules.config.limits.max_logins as usize).then_some(Limit::Logins)
+        };
+        if let Some(limit) = limit {
             self.logins.count(LoginOutcome::TooMany);
-            self.logins.count_refused(Limit::Logins);
+            self.logins.count_refused(limit);
             // There is no room to wait for anything: what does not fit into the socket's buffer is not sent.
-            let farewell = Refusal::limited(Limit::Logins, "").encode();
+            let farewell = Refusal::limited(limit, "").encode();
             if rustix::net::send(&socket, &farewell, rustix::net::SendFlags::DONTWAIT).is_err() {
                 debug!(peer = shown, "a client could not be told that there are too many logins");
             }
@@ -83,7 +89,7 @@ impl Desk {
         if self.rules().config.auth.hba.is_some() {
             timeout_at(deadline, transport.look_up_unix_user()).await?;
         }
-        let mut socket = Socket::new(socket, deadline)?;
+        let mut socket = Socket::of_client(socket, deadline).await?;
         let chance = match Chance::draw() {
             Ok(chance) => chance,
             Err(error) => {

@@ -58,7 +58,7 @@ use crate::observe::{AuditLog, LoginCounters};
 use crate::policy::{Grant, Policy};
 use crate::pool::{OpenError, OpenRequest, Parameters};
 use crate::region::{RegionId, SessionRegion};
-use crate::session::Counters;
+use crate::session::{Counters, Memory};
 use crate::target::TargetSessionAttrs;
 use attempts::Attempts;
 use authentication::Authenticator;
@@ -74,6 +74,8 @@ pub struct Rules {
     pub config: Config,
     /// The policy compiled from it.
     pub policy: Arc<Policy>,
+    /// How much memory the process has; the same for the life of the process.
+    pub memory: Arc<Memory>,
     /// The nodes it names, in its order.
     pub nodes: Vec<Rc<Node>>,
     authenticator: Authenticator,
@@ -85,10 +87,11 @@ impl Rules {
     /// The rules of `config`, from which `policy` was compiled. Nodes that `previous` has too keep what is known of them;
     /// `process_secret` is random and stays the same while the process lives.
     pub fn new(config: Config, policy: Arc<Policy>, process_secret: [u8; 32], previous: Option<&Self>, now: Instant) -> Self {
+        let memory = previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.memory));
         let nodes = node::nodes(&config, &policy, previous.map_or(&[], |previous| &previous.nodes), now);
         let told_by_default = config.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let authenticator = Authenticator::new(process_secret);
-        Self { policy, nodes, authenticator, told_by_default: Arc::new(told_by_default), config }
+        Self { policy, memory, nodes, authenticator, told_by_default: Arc::new(told_by_default), config }
     }
 
     /// The nodes of a region that come in question, in the order in which they are tried. What is known of them goes for true until

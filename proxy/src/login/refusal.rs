@@ -61,12 +61,15 @@ impl Refusal {
             Limit::Logins => {
                 ("sorry, too many clients are logging in".to_owned(), "The proxy admits limits.max_logins of them at once.")
             }
+            Limit::Memory => ("out of memory".to_owned(), "The proxy has used up limits.memory_limit. Try again later."),
             Limit::FailedLogins => (
                 format!("too many failed logins of user \"{name}\" from this address"),
                 "The next ones are delayed (limits.failed_logins), and only so many wait. Try again later.",
             ),
         };
-        let refusal = Self::new(LoginOutcome::TooMany, SqlState::TOO_MANY_CONNECTIONS, message);
+        let is_memory = limit == Limit::Memory;
+        let sqlstate = if is_memory { SqlState::OUT_OF_MEMORY } else { SqlState::TOO_MANY_CONNECTIONS };
+        let refusal = Self::new(LoginOutcome::TooMany, sqlstate, message);
         Self { limit: Some(limit), ..refusal }.with_hint(hint)
     }
 

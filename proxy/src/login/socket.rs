@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_uring::net::TcpStream;
 
 use crate::tls::{Connection, Session};
@@ -23,6 +23,11 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// … and given up after this many questions.
 const KEEPALIVE_RETRIES: u32 = 6;
+
+/// How often it is looked whether there is a descriptor again, …
+const SHORTAGE_LOOKS: u32 = 10;
+/// … and the time in between.
+const SHORTAGE_LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// A connected stream socket, TCP or Unix.
 pub(super) struct Socket {
@@ -80,6 +85,18 @@ impl Socket {
                 return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
             }
         }
+    }
+
+    /// The same for a client. When there is no descriptor left it waits a moment for one; meanwhile nobody can be accepted, and clients
+    /// wait in the kernel's queue. Not for long: those that have one descriptor each could wait for each other.
+    pub(super) async fn of_client(fd: OwnedFd, deadline: Instant) -> io::Result<Self> {
+        for _ in 0..SHORTAGE_LOOKS {
+            match fd.try_clone() {
+                Err(error) if is_shortage(&error) => sleep(SHORTAGE_LOOK_AGAIN).await,
+                Ok(_) | Err(_) => break,
+            }
+        }
+        Self::new(fd, deadline)
     }
 
     /// Reads what there is, waiting for at least one byte; nothing at the end of the stream.
@@ -148,6 +165,10 @@ impl Socket {
         operation.await;
         Err(io::ErrorKind::TimedOut.into())
     }
+}
+
+fn is_shortage(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
 /// Small messages leave at once, and a peer that has vanished is noticed. `socket` is a TCP socket.

@@ -82,12 +82,21 @@ pub enum Limit {
     Logins,
     /// Tries to log in that wait because others have failed.
     FailedLogins,
+    /// Memory of the process.
+    Memory,
 }
 
 impl Limit {
     /// Every bound.
-    pub const ALL: [Self; 6] =
-        [Self::Clients, Self::ClientsPerUser, Self::ClientsPerDatabase, Self::ClientsPerRegion, Self::Logins, Self::FailedLogins];
+    pub const ALL: [Self; 7] = [
+        Self::Clients,
+        Self::ClientsPerUser,
+        Self::ClientsPerDatabase,
+        Self::ClientsPerRegion,
+        Self::Logins,
+        Self::FailedLogins,
+        Self::Memory,
+    ];
 
     /// Its option, which is also its metric label.
     pub fn option(self) -> &'static str {
@@ -98,6 +107,7 @@ impl Limit {
             Self::ClientsPerRegion => "max_clients_per_region",
             Self::Logins => "max_logins",
             Self::FailedLogins => "failed_logins",
+            Self::Memory => "memory_limit",
         }
     }
 }

@@ -16,7 +16,7 @@ use prometheus_client::registry::Registry;
 
 use super::{FenceSample, FencedNode, LoginCounters};
 use crate::policy::Policy;
-use crate::session::{Counter, Counters};
+use crate::session::{Counter, Counters, Memory};
 
 /// What an answer with metrics says it is (OpenMetrics 1.0, which Prometheus asks for).
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -59,6 +59,7 @@ impl Snapshot {
         policy: &Policy,
         logins: &LoginCounters,
         nodes: impl IntoIterator<Item = NodeSample>,
+        memory: &Memory,
         fence: &FenceSample,
     ) -> Self {
         let sum = |counter: fn(&Counters) -> &Counter| workers.iter().map(|counters| counter(counters).get()).sum::<u64>();
@@ -123,6 +124,11 @@ impl Snapshot {
                 "Prepared statements refused because their session had as many as it may have",
                 sum(|counters| &counters.statements_refused_total),
             ),
+            single(
+                "memory_ended_sessions",
+                "Sessions ended because memory was short",
+                sum(|counters| &counters.memory_ended_total),
+            ),
             single("backends_opened", "Backends opened", sum(|counters| &counters.backends_opened_total)),
             single("backends_closed", "Backends closed, by either side", sum(|counters| &counters.backends_closed_total)),
             Family {
@@ -141,6 +147,12 @@ impl Snapshot {
         let error = |node: &NodeSample| Some(more(node, "error", node.error?));
         let mut gauges = vec![
             single("sessions", "Sessions there are", sum(|counters| &counters.sessions)),
+            single("memory_resident_bytes", "Memory that the process has", memory.resident_bytes()),
+            single(
+                "memory_pressure",
+                "How near that is to limits.memory_limit: 0 not, 1 so that clients are not read, 2 so that sessions end",
+                memory.pressure() as u64,
+            ),
             single("sessions_waiting", "Sessions that wait for a backend", sum(|counters| &counters.sessions_waiting)),
             Family {
                 name: "backends",
@@ -325,18 +337,28 @@ mod tests {
             error: Some("refused"),
         };
         let workers = [counters.clone(), counters];
-        let text = Snapshot::take(&workers, &crate::observe::any_policy(), &logins, [node, down], &FenceSample::default())
-            .encode()
-            .unwrap();
+        let text = Snapshot::take(
+            &workers,
+            &crate::observe::any_policy(),
+            &logins,
+            [node, down],
+            &Memory::default(),
+            &FenceSample::default(),
+        )
+        .encode()
+        .unwrap();
         let shown: Vec<&str> = text
             .lines()
             .filter(|line| ["sessions ", "admitted", "node_", "EOF"].iter().any(|word| line.contains(word)))
             .collect();
         expect![[r#"
             domicile_logins_total{outcome="admitted"} 1
+            # HELP domicile_memory_ended_sessions Sessions ended because memory was short
+            # TYPE domicile_memory_ended_sessions counter
             # HELP domicile_sessions Sessions there are
             # TYPE domicile_sessions gauge
             domicile_sessions 4
+            # HELP domicile_memory_pressure How near that is to limits.memory_limit: 0 not, 1 so that clients are not read, 2 so that sessions end
             # HELP domicile_node_up Whether a node could be used when it was last tried
             # TYPE domicile_node_up gauge
             domicile_node_up{node="pg-eu-west",region="eu-west"} 1

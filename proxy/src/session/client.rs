@@ -100,6 +100,8 @@ pub(super) struct Session {
     /// Bytes of the client not looked at yet; they begin with a message.
     held: Vec<u8>,
     pub(super) paused: bool,
+    /// Its client is not read because memory is short.
+    pub(super) unread: bool,
 
     pub(super) backend: Option<BackendKey>,
     /// It has just got its backend: neither knows the other's settings.
@@ -198,6 +200,7 @@ impl Session {
             wait: Wait::No,
             held: Vec::new(),
             paused: false,
+            unread: false,
             backend: None,
             unmet: false,
             pin: None,
@@ -272,6 +275,10 @@ impl Session {
     /// Whether the client has to stop sending.
     pub(super) fn holds_too_much(&self) -> bool {
         self.held.len() > SESSION_HELD_BYTES_MAX
+    }
+
+    pub(super) fn held_bytes(&self) -> usize {
+        self.held.len()
     }
 
     pub(super) fn holds_nothing(&self) -> bool {

@@ -105,6 +105,8 @@ pub struct Counters {
     pub pins_total: Counter,
     /// Prepared statements refused because their session had as many as it may have.
     pub statements_refused_total: Counter,
+    /// Sessions ended because memory was short.
+    pub memory_ended_total: Counter,
     /// Backends opened.
     pub backends_opened_total: Counter,
     /// Cancel requests that went to a server, …
@@ -146,6 +148,7 @@ impl Default for Counters {
             lives_total: Counter::default(),
             internal_errors_total: Counter::default(),
             statements_refused_total: Counter::default(),
+            memory_ended_total: Counter::default(),
             sessions_total: Counter::default(),
             sessions: Counter::default(),
             answers_total: Counter::default(),

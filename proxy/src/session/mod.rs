@@ -34,6 +34,7 @@ mod place;
 mod plan;
 mod prepare;
 mod prepared;
+mod pressure;
 mod reading;
 mod refusal;
 mod region;
@@ -62,6 +63,7 @@ pub use operate::Operation;
 pub use output::{AuditRecord, CoreSettings, FirstNodes, Identity, Login, Output, Outputs, Payload};
 pub use place::{Count, Place};
 pub use prepared::StatementBounds;
+pub use pressure::{Memory, Pressure};
 pub use refusal::Refusal;
 pub use replication::REPLICATION_HINT;
 pub use report::{ClientReport, ClientState, Detail, GroupReport, Report, ServerReport, declared};
@@ -94,6 +96,8 @@ struct Common {
     ticked_at: Instant,
     /// When the first timeout can be due.
     timeouts_at: Instant,
+    /// Since when there may be clients that are not read because memory is short.
+    unread_since: Option<Instant>,
     draining: bool,
     process_ids: cancel::ProcessIds,
     /// Sessions that may look at the bytes they hold.
@@ -181,6 +185,7 @@ impl Core {
             now,
             ticked_at: now,
             timeouts_at: now,
+            unread_since: None,
             draining: false,
             process_ids: cancel::ProcessIds::default(),
             resumable: VecDeque::new(),
@@ -297,6 +302,7 @@ impl Core {
     pub fn tick(&mut self, now: Instant, out: &mut Outputs) {
         self.common.now = now;
         self.look_at_timeouts(now, out);
+        self.mind_memory(out);
         self.common.pools.tick(now);
         self.carry_on(out);
         let (idle, busy, opening, waiting) = self.common.pools.totals();
@@ -376,7 +382,11 @@ impl Common {
     /// Bytes from a client: looked at, or kept while the session waits. True: the session is over.
     fn receive(&mut self, session: &mut Session, chunk: &[u8], out: &mut Outputs) -> bool {
         if session.wait == client::Wait::No {
-            return self.advance(session, &Feed::Chunk(chunk), out);
+            let ended = self.advance(session, &Feed::Chunk(chunk), out);
+            if !ended && self.settings.memory.pressure() != Pressure::None && session.stop_reading_if_large(out) {
+                self.unread_since = self.unread_since.or(Some(self.now));
+            }
+            return ended;
         }
         session.hold(chunk);
         if session.holds_too_much() && !session.paused {
@@ -402,7 +412,9 @@ impl Common {
         }
         if session.paused && !session.holds_too_much() {
             session.paused = false;
-            out.push(Output::ResumeFrontend(session.key));
+            if !session.unread {
+                out.push(Output::ResumeFrontend(session.key));
+            }
         }
         if !ended && self.draining && session.is_settled() && session.wait == client::Wait::No && session.holds_nothing() {
             output::farewell(session.key, &shutting_down(), out);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{CancelOrder, Place, Refusal, StatementBounds, Timeouts};
+use super::{CancelOrder, Memory, Place, Refusal, StatementBounds, Timeouts};
 use crate::policy::Reason;
 use crate::pool::{self, BackendKey, Farewell, MovedBackend, OpenRequest, OpenTicket, Parameters, SessionKey, StartupSettings};
 use crate::region::RegionId;
@@ -27,6 +27,8 @@ pub struct CoreSettings {
     pub pin_notice: bool,
     /// Prepared statements of one session in transaction mode.
     pub session_statements: StatementBounds,
+    /// How much memory there is.
+    pub memory: Arc<Memory>,
     /// What ends by time.
     pub timeouts: Timeouts,
     /// The nodes that serve each region first, by [`RegionId::index`]; for `SHOW domicile.node`.

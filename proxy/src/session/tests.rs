@@ -11,6 +11,7 @@ mod extended;
 mod faults;
 mod greetings;
 mod losses;
+mod memory;
 mod model;
 mod operating;
 mod pins;

@@ -156,6 +156,14 @@ impl Splitter {
         matches!(self.state, State::Boundary)
     }
 
+    /// Bytes that wait for the rest of their message.
+    pub fn gathered_bytes(&self) -> usize {
+        match &self.state {
+            State::Gathering { bytes, .. } => bytes.len(),
+            State::Boundary | State::Header { .. } | State::Streaming { .. } => 0,
+        }
+    }
+
     /// A part of a message has been delivered, and the rest of it has not come yet.
     pub fn is_streaming(&self) -> bool {
         matches!(self.state, State::Streaming { .. })

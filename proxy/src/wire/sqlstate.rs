@@ -69,6 +69,8 @@ impl SqlState {
     pub const DUPLICATE_CURSOR: Self = Self(*b"42P03");
     /// The prepared statement exists already.
     pub const DUPLICATE_PREPARED_STATEMENT: Self = Self(*b"42P05");
+    /// There is no memory for it.
+    pub const OUT_OF_MEMORY: Self = Self(*b"53200");
     /// No connection is free.
     pub const TOO_MANY_CONNECTIONS: Self = Self(*b"53300");
     /// A bound of the program is reached.

@@ -105,6 +105,7 @@ fn what_is_written_is_read() {
         failed_login_delay = 2
         session_statements = 50
         session_statement_bytes = "64kB"
+        memory_limit = "1GB"
         query_timeout = "30s"
         transaction_timeout = 60
         idle_in_transaction_timeout = "1500ms"
@@ -140,7 +141,7 @@ fn what_is_written_is_read() {
     .assert_eq(&format!("{listen:?} {workers:?} {pool_mode:?}\n{auth:?}\n{regions:?}\n{nodes:?}\n{pools:?}"));
     let Config { limits, engine, http, log, audit_file, parameters, .. } = &config;
     expect![[r#"
-        Limits { login_timeout: 10s, max_clients: Some(1000), max_clients_per_user: Some(10), max_clients_per_database: Some(20), max_clients_per_region: Some(30), max_logins: 40, failed_logins: 0, failed_login_delay: 2s, session_statements: 50, session_statement_bytes: 65536, query_timeout: 30s, transaction_timeout: 60s, idle_in_transaction_timeout: 1.5s, client_idle_timeout: 3600s, drain_timeout: 0ns }
+        Limits { login_timeout: 10s, max_clients: Some(1000), max_clients_per_user: Some(10), max_clients_per_database: Some(20), max_clients_per_region: Some(30), max_logins: 40, failed_logins: 0, failed_login_delay: 2s, session_statements: 50, session_statement_bytes: 65536, memory_limit: Some(1073741824), query_timeout: 30s, transaction_timeout: 60s, idle_in_transaction_timeout: 1.5s, client_idle_timeout: 3600s, drain_timeout: 0ns }
         Engine { buffers: Plain, receive_buffers: Some(1024) }
         Some(127.0.0.1:9432)
         Log { format: Json, level: Level(Debug) }

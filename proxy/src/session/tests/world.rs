@@ -158,6 +158,7 @@ impl World {
             session_state: setup.session_state,
             pin_notice: true,
             session_statements: StatementBounds { count: 4096, bytes: 4 << 20 },
+            memory: Arc::default(),
             timeouts: setup.timeouts,
             nodes: ["node-eu", "node-us"].map(|name| std::array::from_fn(|_| Some(name.into()))).into(),
         };
@@ -236,6 +237,7 @@ impl World {
                 self.core.tick(self.now, &mut self.out);
                 self.carry_out(&[]);
             }
+            "memory" => self.settings.memory.set(super::memory::pressure(rest), 0),
             "freeze" => self.frozen = true,
             "thaw" => {
                 self.frozen = false;
@@ -550,6 +552,7 @@ fn encode(message: &str) -> Vec<u8> {
         "E" => frontend::execute(rest.as_bytes(), 0).to_vec(),
         "C" => frontend::close_statement(named().1.as_bytes()).to_vec(),
         "S" => frontend::sync().to_vec(),
+        "begin" => super::memory::begin(rest),
         "H" => frontend::flush().to_vec(),
         "F" => [&b"F\0\0\0\x0e\0\0\0\x01\0\0\0\0\0\0"[..]].concat(),
         "X" => frontend::terminate().to_vec(),

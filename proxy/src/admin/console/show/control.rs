@@ -169,6 +169,7 @@ pub(super) fn config(facts: &Facts<'_>) -> Vec<Row> {
         ("limits.failed_login_delay", duration(limits.failed_login_delay), "10s", true),
         ("limits.session_statements", limits.session_statements.to_string(), "4096", true),
         ("limits.session_statement_bytes", shown_bytes(limits.session_statement_bytes), "4MB", true),
+        ("limits.memory_limit", shown(limits.memory_limit.map(shown_bytes)), "", true),
         ("limits.query_timeout", duration(limits.query_timeout), "0s", true),
         ("limits.transaction_timeout", duration(limits.transaction_timeout), "0s", true),
         ("limits.idle_in_transaction_timeout", duration(limits.idle_in_transaction_timeout), "0s", true),
