@@ -26,4 +26,5 @@ mod strings;
 mod supervision;
 mod timeouts;
 mod tls;
+mod tokens;
 mod world;

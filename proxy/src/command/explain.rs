@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use domicile::config::{Config, Node, Role};
-use domicile::policy::{self, Decision, Subject};
+use domicile::policy::{self, Decision, Proven, Subject};
 use domicile::target::TargetSessionAttrs;
 
 /// The exit code of a denial.
@@ -20,7 +20,7 @@ pub(crate) fn explain(path: &Path, user: &str, database: &str, from: IpAddr, reg
         Ok(loaded) => loaded,
         Err(error) => return super::failure(error.as_ref()),
     };
-    let subject = Subject { user, database, address: Some(from) };
+    let subject = Subject { user, database, address: Some(from), proven: Proven::NOTHING };
     let target = policy.grant(&subject).map(|grant| grant.target()).unwrap_or_default();
     let explanation = policy::explain(&policy, &subject, region);
     let (pool, code) = match &explanation.decision {

@@ -1,13 +1,14 @@
 //! `[auth]`: how clients and backends prove who they are, and the files that it names.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
 use super::document::{Entry, Section};
 use super::users::{self, Users};
 use super::value::path_beside;
-use super::{Auth, AuthMethod, Hba, IdentMaps, files, hba};
+use super::{Auth, AuthMethod, Hba, IdentMaps, files, hba, jwt};
 
 /// Reads the section.
 pub(super) fn read(section: &Section<'_>) -> Auth {
@@ -27,12 +28,20 @@ pub(super) fn read(section: &Section<'_>) -> Auth {
         Some(hba) if hba.needs_users() => {
             section.mistake("auth.users is missing: add users = \"users.txt\" (rules of the HBA file ask for passwords)");
         }
-        None if hba_entry.is_none() && method.is_some_and(|method| method != AuthMethod::Trust) => {
+        None if hba_entry.is_none() && method.is_some_and(AuthMethod::needs_users) => {
             section.mistake("auth.users is missing: add users = \"users.txt\" (only method \"trust\" needs no users)");
         }
         Some(_) | None => {}
     }
     let method = method.unwrap_or(AuthMethod::ScramSha256);
+    let jwt_entry = section.entry("jwt");
+    let needs_tokens = match &hba {
+        Some(hba) => [AuthMethod::Jwt, AuthMethod::OAuth].into_iter().any(|method| hba.asks_for(method)),
+        None => method.needs_tokens(),
+    };
+    if needs_tokens && jwt_entry.is_none() {
+        section.mistake("auth.jwt is missing: say by [auth.jwt] whose tokens are good");
+    }
     let only_scram = match &hba {
         Some(hba) => hba.asks_for(AuthMethod::ScramSha256) && !hba.asks_for(AuthMethod::Md5),
         None => method == AuthMethod::ScramSha256,
@@ -40,6 +49,7 @@ pub(super) fn read(section: &Section<'_>) -> Auth {
     Auth {
         method,
         hba,
+        jwt: jwt_entry.and_then(|entry| entry.section()?.read(jwt::read)).map(Arc::new),
         users: file.map(|file| users(&file, only_scram)).unwrap_or_default(),
         backend_cleartext: section.entry("backend_cleartext").and_then(|entry| entry.boolean()).unwrap_or(false),
     }
@@ -70,7 +80,7 @@ fn hba(hba: Option<&Entry<'_>>, ident: Option<&Entry<'_>>) -> Option<Hba> {
 }
 
 /// The file that an entry names, and what stands in it.
-fn text_of(entry: &Entry<'_>) -> Option<(PathBuf, Zeroizing<String>)> {
+pub(super) fn text_of(entry: &Entry<'_>) -> Option<(PathBuf, Zeroizing<String>)> {
     let path = path_beside(entry.document.path, entry.text()?);
     match files::text(&path) {
         Ok(text) => Some((path, text)),

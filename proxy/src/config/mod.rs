@@ -13,6 +13,7 @@ mod auth;
 mod document;
 mod files;
 mod hba;
+mod jwt;
 mod kernel;
 mod limits;
 mod listen;
@@ -32,6 +33,7 @@ mod tests;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -42,6 +44,7 @@ use crate::pool::{PoolMode, StatePolicy};
 use crate::wire::sqlstate::SqlState;
 
 pub use hba::{CertificateName, ClientCertificate, Connection, DatabasePattern, Hba, HbaMethod, HbaRule, IdentMaps, NamePattern};
+pub use jwt::{Jwt, JwtKey};
 pub use kernel::{Cgroup, FenceMode, Kernel, Steering};
 pub use limits::Limits;
 pub use listen::UnixSockets;
@@ -111,6 +114,8 @@ pub struct Auth {
     pub method: AuthMethod,
     /// Which of them are asked what, in the place of `method`.
     pub hba: Option<Hba>,
+    /// How tokens are checked, where they are asked for.
+    pub jwt: Option<Arc<Jwt>>,
     /// Who may log in, and the passwords that open backends. Empty without a users file, which only methods without a password allow.
     pub users: Users,
     /// Whether a backend that asks for it gets a password in clear text.
@@ -128,12 +133,22 @@ pub enum AuthMethod {
     Md5,
     /// SCRAM-SHA-256 (RFC 7677).
     ScramSha256,
+    /// A token, as if it were the password.
+    Jwt,
+    /// A token by OAUTHBEARER (RFC 7628).
+    OAuth,
 }
 
 impl AuthMethod {
     /// Every method by its name.
-    const ALL: [(&str, Self); 4] =
-        [("trust", Self::Trust), ("password", Self::Password), ("md5", Self::Md5), ("scram-sha-256", Self::ScramSha256)];
+    const ALL: [(&str, Self); 6] = [
+        ("trust", Self::Trust),
+        ("password", Self::Password),
+        ("md5", Self::Md5),
+        ("scram-sha-256", Self::ScramSha256),
+        ("jwt", Self::Jwt),
+        ("oauth", Self::OAuth),
+    ];
 
     /// The method as it stands in the file.
     pub fn as_str(self) -> &'static str {
@@ -142,7 +157,22 @@ impl AuthMethod {
             Self::Password => "password",
             Self::Md5 => "md5",
             Self::ScramSha256 => "scram-sha-256",
+            Self::Jwt => "jwt",
+            Self::OAuth => "oauth",
         }
+    }
+
+    /// Whether it proves what stands in the users file.
+    fn needs_users(self) -> bool {
+        match self {
+            Self::Password | Self::Md5 | Self::ScramSha256 => true,
+            Self::Trust | Self::Jwt | Self::OAuth => false,
+        }
+    }
+
+    /// Whether it asks for a token.
+    fn needs_tokens(self) -> bool {
+        matches!(self, Self::Jwt | Self::OAuth)
     }
 }
 

@@ -88,7 +88,7 @@ pub(super) fn whole(path: &Path, text: &str, environment: Environment<'_>, findi
             user: root.entry("user").and_then(|entry| entry.text()).map(str::to_owned),
             kernel: kernel::read(root),
             tls: root.section("tls", tls::read),
-            residency: root.section("residency", |section| residency::read(section, &regions, &nodes)),
+            residency: root.section("residency", |section| residency::read(section, &regions, &nodes, auth.jwt.as_deref())),
             pools: root.section("pools", pools),
             limits: root.section("limits", limits::read),
             admin: root.section("admin", |section| admin::read(section, &auth)),

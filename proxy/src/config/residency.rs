@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 use super::document::{Entry, Section};
 use super::mistake::suggestion;
 use super::value::{is_custom_setting, is_name, network, shown};
-use super::{Node, Region, Residency, Role};
+use super::{Jwt, Node, Region, Residency, Role};
 use crate::limits::REGIONS_MAX;
-use crate::policy::{BindSource, NoRegion, Unbound};
+use crate::policy::{BindSource, NoRegion, Proof, Unbound};
 use crate::target::TargetSessionAttrs;
 use crate::wire::sqlstate::SqlState;
 
@@ -17,6 +17,8 @@ use crate::wire::sqlstate::SqlState;
 pub(super) const NAME_FORM: &str = "1 to 63 letters, digits, \"-\", \"_\" or \".\"";
 /// The only placeholder of `block_message`.
 const PLACEHOLDER: &str = "{reason}";
+/// In the place of regions: those that the token says.
+const CLAIM: &str = "claim";
 /// A setting that the proxy answers itself.
 const NODE_PARAMETER: &str = "domicile.node";
 
@@ -60,7 +62,7 @@ fn require_declared(entry: &Entry<'_>, name: &str, regions: &[Region]) -> bool {
 }
 
 /// `[residency]`.
-pub(super) fn read(section: &Section<'_>, regions: &[Region], nodes: &[Node]) -> Residency {
+pub(super) fn read(section: &Section<'_>, regions: &[Region], nodes: &[Node], jwt: Option<&Jwt>) -> Residency {
     let unbound_entry = section.entry("unbound");
     let no_region_entry = section.entry("no_region");
     let default_entry = section.entry("default_region");
@@ -77,7 +79,7 @@ pub(super) fn read(section: &Section<'_>, regions: &[Region], nodes: &[Node]) ->
         enforce: enforce_entry.as_ref().and_then(Entry::boolean).unwrap_or(true),
         block_message: block_message(section),
         block_sqlstate: block_sqlstate(section),
-        binds: binds(section, regions, nodes),
+        binds: binds(section, regions, nodes, jwt),
     };
 
     if let (Some(entry), None, NoRegion::Default) = (&no_region_entry, &default_entry, residency.no_region) {
@@ -171,7 +173,7 @@ fn block_sqlstate(section: &Section<'_>) -> SqlState {
         .unwrap_or(SqlState::SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION)
 }
 
-fn binds(section: &Section<'_>, regions: &[Region], nodes: &[Node]) -> Vec<BindSource> {
+fn binds(section: &Section<'_>, regions: &[Region], nodes: &[Node], jwt: Option<&Jwt>) -> Vec<BindSource> {
     let with = |role| nodes.iter().filter(|node| node.role == role).map(|node| node.region.as_str()).collect::<BTreeSet<&str>>();
     let (primaries, replicas) = (with(Role::Primary), with(Role::Replica));
     let mut matches_all = None;
@@ -183,6 +185,7 @@ fn binds(section: &Section<'_>, regions: &[Region], nodes: &[Node]) -> Vec<BindS
             user: text("user"),
             database: text("database"),
             from: bind.entry("from").and_then(|entry| entry.parsed(what, network)),
+            proofs: proofs(bind, jwt),
             regions: granted(bind, regions),
             target: bind.entry("target_session_attrs").and_then(|entry| entry.word(&TargetSessionAttrs::ALL)).unwrap_or_default(),
             replication: bind.entry("replication").and_then(|entry| entry.boolean()).unwrap_or_default(),
@@ -203,7 +206,7 @@ fn binds(section: &Section<'_>, regions: &[Region], nodes: &[Node]) -> Vec<BindS
         if let Some(first) = &matches_all {
             let text = format!("{} is never reached: {first} before it matches every login", rule.label);
             bind.warning(text);
-        } else if rule.user.is_none() && rule.database.is_none() && rule.from.is_none() {
+        } else if rule.user.is_none() && rule.database.is_none() && rule.from.is_none() && rule.proofs.is_empty() {
             matches_all = Some(rule.label.clone());
         }
         index += 1;
@@ -211,8 +214,35 @@ fn binds(section: &Section<'_>, regions: &[Region], nodes: &[Node]) -> Vec<BindS
     })
 }
 
+/// What a login must have proved.
+fn proofs(bind: &Section<'_>, jwt: Option<&Jwt>) -> Vec<Proof> {
+    let certificate = bind.entry("certificate").and_then(|entry| entry.text()).map(str::to_owned);
+    let mut proofs: Vec<Proof> = certificate.map(Proof::Certificate).into_iter().collect();
+    for (name, entry) in bind.section("claims", |claims| claims.all()) {
+        if jwt.is_none() {
+            entry.mistake(format!("{} is for tokens: say by [auth.jwt] whose are good", entry.name));
+        }
+        proofs.extend(entry.text().map(|value| Proof::Claim { name: name.to_owned(), value: value.to_owned() }));
+    }
+    if let Some(entry) = bind.entry("regions").filter(is_claim) {
+        if jwt.is_none_or(|jwt| jwt.regions_claim.is_none()) {
+            entry.mistake(format!("{} = \"{CLAIM}\" needs auth.jwt.regions_claim", entry.name));
+        }
+        proofs.push(Proof::ClaimedRegions);
+    }
+    proofs
+}
+
+fn is_claim(entry: &Entry<'_>) -> bool {
+    entry.value.as_str() == Some(CLAIM)
+}
+
+/// The regions of a rule; all of them, if the token says which.
 fn granted(bind: &Section<'_>, regions: &[Region]) -> Vec<String> {
     let granted = bind.required("regions", "[\"eu-west\"]", |entry| {
+        if is_claim(entry) {
+            return Some(regions.iter().map(|region| region.name.clone()).collect());
+        }
         let elements = entry.elements("declared regions")?;
         if elements.is_empty() {
             entry.mistake(format!(

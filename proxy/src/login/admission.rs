@@ -5,7 +5,6 @@
 use std::sync::Arc;
 
 use super::refusal::Refusal;
-use super::transport::Transport;
 use crate::observe::LoginOutcome;
 use crate::policy::{Denial, Grant, Policy, Subject};
 use crate::pool::StartupSettings;
@@ -54,7 +53,7 @@ pub enum Rejection {
     Refused(Refusal),
 }
 
-/// Judges a StartupMessage. `parameters` are the lower-case names of the setting that is the session region.
+/// Judges a StartupMessage of `subject`. `parameters` are the lower-case names of the setting that is the session region.
 ///
 /// # Errors
 /// No rule admits the login (28000), none lets it replicate (0A000), the region it names is outside its grant (42501), or one of its settings would make texts
@@ -63,10 +62,9 @@ pub fn admit(
     policy: &Policy,
     parameters: &[String],
     startup: &StartupMessage,
-    transport: &Transport,
+    subject: &Subject<'_>,
 ) -> Result<Admission, Rejection> {
-    let subject = Subject { user: &startup.user, database: &startup.database, address: transport.ip() };
-    let grant = policy.grant(&subject).map_err(Rejection::Denied)?;
+    let grant = policy.grant(subject).map_err(Rejection::Denied)?;
     if startup.replication != Replication::None && !grant.may_replicate() {
         return Err(Rejection::Refused(Refusal::replication()));
     }

@@ -1,22 +1,26 @@
-//! A client proves who it is: the server's side of `password`, `md5` and `scram-sha-256`, without I/O.
+//! A client proves who it is: the server's side of `password`, `md5`, `scram-sha-256`, `jwt` and `oauth`, without I/O.
 //!
 //! A user that does not exist and a password that is wrong go through the same messages and end in the same words. What a client
 //! is entitled to is not decided here.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::hba::Demand;
 use super::md5;
+use super::oauth;
 use super::random::Chance;
 use super::refusal::Refusal;
 use super::scram::{self, Keys, ScramError, ServerFinal, ServerFirst, Verifier, equal};
+use super::token;
 use super::transport::Transport;
-use crate::config::{AuthMethod, Secret};
+use crate::config::{AuthMethod, Jwt, Secret};
 use crate::limits::SCRAM_ITERATIONS_MAX;
 use crate::observe::LoginOutcome;
+use crate::policy::Claims;
 use crate::wire::SqlState;
 use crate::wire::backend::{
     authentication_cleartext, authentication_md5, authentication_sasl, authentication_sasl_continue, authentication_sasl_final,
@@ -25,6 +29,8 @@ use crate::wire::frontend::{password_text, sasl_initial_fields};
 
 const UNKNOWN_USER: &str = "there is no such user in the users file";
 const UNUSABLE_SECRET: &str = "the users file has a secret of another kind than auth.method asks for";
+const NO_KEYS: &str = "no tokens are good here";
+const NO_TOKEN: &str = "it has no token";
 const WRONG_PASSWORD: &str = "the password is wrong";
 
 /// How clients prove who they are; a reload makes a new one.
@@ -37,8 +43,9 @@ pub struct Authenticator {
 
 /// How a login goes on.
 pub enum Progress {
-    /// The client is who it says. The bytes, which may be empty, are sent before AuthenticationOk.
-    Admitted(Bytes),
+    /// The client is who it says. The bytes, which may be empty, are sent before AuthenticationOk; its token, if it has shown one,
+    /// claims this.
+    Admitted(Bytes, Option<Claims>),
     /// Send the bytes, then wait for the client's answer.
     Ask(Box<Exchange>, Bytes),
 }
@@ -56,6 +63,14 @@ enum Expected {
     Password(Option<Secret>),
     /// PasswordMessage with the answer to our salt.
     Md5([u8; 32], [u8; 4]),
+    /// PasswordMessage with a token.
+    Token(Option<Arc<Jwt>>),
+    /// SASLInitialResponse of OAUTHBEARER.
+    Bearer(Option<Arc<Jwt>>),
+    /// SASLResponse with the first message of OAUTHBEARER.
+    BearerFirst(Option<Arc<Jwt>>),
+    /// The answer to an error of OAUTHBEARER; why there was one.
+    BearerRefused(&'static str),
     /// SASLInitialResponse.
     Mechanism(ServerFirst),
     /// SASLResponse with the client-first-message.
@@ -71,10 +86,23 @@ impl Authenticator {
     }
 
     /// Begins the login of `user`, who is asked for this, has this secret and comes by `transport`; an unknown user has none.
-    pub fn begin(&self, demand: Demand, user: &str, secret: Option<&Secret>, transport: &Transport, chance: &Chance) -> Progress {
+    pub fn begin(
+        &self,
+        demand: Demand,
+        user: &str,
+        secret: Option<&Secret>,
+        transport: &Transport,
+        chance: &Chance,
+        jwt: Option<&Arc<Jwt>>,
+    ) -> Progress {
         let unknown = demand.doomed.or(secret.is_none().then_some(UNKNOWN_USER));
         match (demand.method, secret) {
-            (AuthMethod::Trust, _) => Progress::Admitted(Bytes::new()),
+            // Tokens name their users themselves.
+            (AuthMethod::Jwt, _) => ask(user, demand.doomed, Expected::Token(jwt.cloned()), authentication_cleartext()),
+            (AuthMethod::OAuth, _) => {
+                ask(user, demand.doomed, Expected::Bearer(jwt.cloned()), authentication_sasl(&[oauth::MECHANISM]))
+            }
+            (AuthMethod::Trust, _) => Progress::Admitted(Bytes::new(), None),
             (AuthMethod::Password, _) => ask(user, unknown, Expected::Password(secret.cloned()), authentication_cleartext()),
             // As in PostgreSQL and PgBouncer: a user who has a SCRAM verifier proves it by SCRAM under `md5` too.
             (AuthMethod::ScramSha256, _) | (AuthMethod::Md5, Some(Secret::Scram { .. })) => {
@@ -147,17 +175,29 @@ impl Exchange {
             Expected::Password(secret) => {
                 let password = password(body)?;
                 let proven = secret.is_some_and(|secret| admits(&secret, &user, password));
-                if proven && doomed.is_none() { Ok(Progress::Admitted(Bytes::new())) } else { Err(failed(WRONG_PASSWORD)) }
+                if proven && doomed.is_none() { Ok(Progress::Admitted(Bytes::new(), None)) } else { Err(failed(WRONG_PASSWORD)) }
             }
             Expected::Md5(digest, salt) => {
                 let proven = equal(password(body)?, &md5::answer(&digest, salt));
-                if proven && doomed.is_none() { Ok(Progress::Admitted(Bytes::new())) } else { Err(failed(WRONG_PASSWORD)) }
+                if proven && doomed.is_none() { Ok(Progress::Admitted(Bytes::new(), None)) } else { Err(failed(WRONG_PASSWORD)) }
+            }
+            Expected::Token(jwt) => match (check(jwt.as_deref(), password(body)?, &user), doomed) {
+                (Ok(claims), None) => Ok(Progress::Admitted(Bytes::new(), Some(claims))),
+                (Ok(_), Some(why)) | (Err(why), _) => Err(Refusal::password(&user, why)),
+            },
+            Expected::Bearer(jwt) => match initial(body)? {
+                (mechanism, _) if mechanism != oauth::MECHANISM.as_bytes() => Err(invalid_mechanism()),
+                (_, Some(message)) => bearer(&user, doomed, jwt.as_deref(), message),
+                (_, None) => Ok(ask(&user, doomed, Expected::BearerFirst(jwt), authentication_sasl_continue(b""))),
+            },
+            Expected::BearerFirst(jwt) => bearer(&user, doomed, jwt.as_deref(), body),
+            Expected::BearerRefused(why) if body == [oauth::SEPARATOR] => Err(Refusal::oauth(&user, why)),
+            Expected::BearerRefused(_) => {
+                Err(Refusal::malformed("malformed OAUTHBEARER message").with_detail("Client did not send a kvsep response."))
             }
             Expected::Mechanism(first) => {
-                let (mechanism, message) =
-                    sasl_initial_fields(body).map_err(|_| Refusal::malformed("invalid SASL initial response"))?;
-                let invalid = || Refusal::malformed("client selected an invalid SASL authentication mechanism");
-                let first = first.choose(mechanism).ok_or_else(invalid)?;
+                let (mechanism, message) = initial(body)?;
+                let first = first.choose(mechanism).ok_or_else(invalid_mechanism)?;
                 match message {
                     Some(message) => challenge(user, doomed, first, message),
                     // A client may choose the mechanism first and speak after an empty challenge (RFC 4422, section 5).
@@ -166,10 +206,36 @@ impl Exchange {
             }
             Expected::First(first) => challenge(user, doomed, first, body),
             Expected::Final(last) => match last.receive(body) {
-                Ok(signature) => Ok(Progress::Admitted(authentication_sasl_final(&signature))),
+                Ok(signature) => Ok(Progress::Admitted(authentication_sasl_final(&signature), None)),
                 Err(ScramError::Mismatch) => Err(failed(WRONG_PASSWORD)),
                 Err(error) => Err(scram_refusal(error)),
             },
+        }
+    }
+}
+
+/// The mechanism that a SASLInitialResponse chooses, and the message inside.
+fn initial(body: &[u8]) -> Result<(&[u8], Option<&[u8]>), Refusal> {
+    sasl_initial_fields(body).map_err(|_| Refusal::malformed("invalid SASL initial response"))
+}
+
+fn invalid_mechanism() -> Refusal {
+    Refusal::malformed("client selected an invalid SASL authentication mechanism")
+}
+
+/// What a token claims, or why it is not good.
+fn check(jwt: Option<&Jwt>, token: &[u8], user: &str) -> Result<Claims, &'static str> {
+    token::check(jwt.ok_or(NO_KEYS)?, token, user)
+}
+
+/// A client of OAUTHBEARER is told of its error first, and answers to that, before it is refused.
+fn bearer(user: &str, doomed: Option<&'static str>, jwt: Option<&Jwt>, message: &[u8]) -> Result<Progress, Refusal> {
+    let found = oauth::token(message)?.ok_or(NO_TOKEN).and_then(|token| check(jwt, token, user));
+    match (found, doomed) {
+        (Ok(claims), None) => Ok(Progress::Admitted(Bytes::new(), Some(claims))),
+        (Ok(_), Some(why)) | (Err(why), _) => {
+            let error = oauth::error(jwt.and_then(|jwt| jwt.issuer.as_deref()));
+            Ok(ask(user, doomed, Expected::BearerRefused(why), authentication_sasl_continue(&error)))
         }
     }
 }

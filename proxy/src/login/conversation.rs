@@ -30,7 +30,7 @@ use crate::admin::console::{Client, is_console};
 use crate::config::TlsMode;
 use crate::limits::AUTH_MESSAGE_BYTES_MAX;
 use crate::observe::{Limit, LoginOutcome};
-use crate::policy::Denial;
+use crate::policy::{Claims, Denial, Proven, Subject};
 use crate::region::SessionRegion;
 use crate::session::{AuditRecord, Identity, Login};
 use crate::tls::{ClientCertificate, HANDSHAKE_RECORD};
@@ -213,7 +213,7 @@ impl ClientLogin {
             Err(refusal) => return refuse(Some(&startup), refusal),
         };
         let secret = auth.users.get(&startup.user);
-        let progress = rules.authenticator.begin(demand, &startup.user, secret, &self.transport, &self.chance);
+        let progress = rules.authenticator.begin(demand, &startup.user, secret, &self.transport, &self.chance, auth.jwt.as_ref());
         self.progress(startup, &negotiation, progress, rules)
     }
 
@@ -244,11 +244,11 @@ impl ClientLogin {
                 self.state = State::Authenticating(startup, exchange);
                 Step::Send([before, &question].concat().into())
             }
-            Progress::Admitted(last_word) => self.admit(&startup, &[before, &last_word].concat(), rules),
+            Progress::Admitted(last_word, claims) => self.admit(&startup, &[before, &last_word].concat(), claims, rules),
         }
     }
 
-    fn admit(&mut self, startup: &StartupMessage, before: &[u8], rules: &Rules) -> Step {
+    fn admit(&mut self, startup: &StartupMessage, before: &[u8], claims: Option<Claims>, rules: &Rules) -> Step {
         let before = Bytes::from([before, &authentication_ok()].concat());
         if is_console(&startup.database) {
             if startup.replication != Replication::None {
@@ -261,7 +261,10 @@ impl ClientLogin {
                 Err(refusal) => refuse(Some(startup), refusal),
             };
         }
-        let admission = match admission::admit(&rules.policy, &rules.config.residency.parameters, startup, &self.transport) {
+        let certificate = self.transport.tls.as_ref().and_then(|tls| tls.certificate.clone());
+        let proven = Proven { certificate, claims };
+        let subject = Subject { user: &startup.user, database: &startup.database, address: self.transport.ip(), proven: &proven };
+        let admission = match admission::admit(&rules.policy, &rules.config.residency.parameters, startup, &subject) {
             Ok(admission) => admission,
             Err(Rejection::Refused(refusal)) => return refuse(Some(startup), refusal),
             Err(Rejection::Denied(denial)) => return self.deny(startup, &denial, rules),
@@ -276,6 +279,7 @@ impl ClientLogin {
             user: startup.user.as_str().into(),
             database: startup.database.as_str().into(),
             address: self.transport.ip(),
+            proven: Arc::new(proven),
             settings: admission.settings,
             replication: startup.replication,
             startup_region: admission.startup_region,

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! It runs on the control thread under tokio-uring. What is said is decided without I/O (`conversation`, `authentication`,
-//! `admission`, `greeting`, `hba`, `backend_login`, `scram`); `client`, `backend`, `probe` and `socket` carry it. No backend is
+//! `admission`, `greeting`, `hba`, `token`, `oauth`, `backend_login`, `scram`); `client`, `backend`, `probe` and `socket` carry it. No backend is
 //! touched for a client here: a finished socket is handed to its worker, which greets the client (`session::greeting`), and is
 //! forgotten. A cancel request goes to the worker whose session it names, and from there to the server by a connection of its own
 //! (`cancel`).
@@ -30,6 +30,7 @@ mod intern;
 mod md5;
 mod message;
 mod node;
+mod oauth;
 mod probe;
 mod random;
 mod refusal;
@@ -39,6 +40,7 @@ mod secure;
 mod socket;
 #[cfg(test)]
 mod tests;
+mod token;
 mod transport;
 
 use std::cell::{Cell, RefCell};

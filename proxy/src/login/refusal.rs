@@ -43,6 +43,13 @@ impl Refusal {
         Self { cause: Some(cause.into()), ..Self::new(LoginOutcome::Password, SqlState::INVALID_PASSWORD, message) }
     }
 
+    /// The same for a token by OAUTHBEARER, in PostgreSQL's words.
+    pub(super) fn oauth(user: &str, cause: &'static str) -> Self {
+        let message = format!("OAuth bearer authentication failed for user \"{user}\"");
+        let sqlstate = SqlState::INVALID_AUTHORIZATION_SPECIFICATION;
+        Self { cause: Some(cause.into()), ..Self::new(LoginOutcome::Password, sqlstate, message) }
+    }
+
     /// There are as many as there may be; `name` says whose, if the bound is of one user, database or region.
     pub(super) fn limited(limit: Limit, name: &str) -> Self {
         let (message, hint) = match limit {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::decide::{Class, ClassesBuilder, Conditions, Table};
 use super::grant::{Gives, Rules, UNBOUND_NAME};
-use super::{NoRegion, Policy, Regions, Source, Unbound};
+use super::{NoRegion, Policy, Proof, Regions, Source, Unbound};
 use crate::limits::REGIONS_MAX;
 use crate::region::{RegionId, RegionSet};
 use crate::target::TargetSessionAttrs;
@@ -140,7 +140,9 @@ fn compile_rules(source: &Source, regions: &Regions) -> Result<(Rules, ClassesBu
             return Err(CompileError::NoRegions { place: bind.label.clone() });
         };
         let class = classes.class(&granted).ok_or_else(|| too_many(&bind.label))?;
-        let gives = Gives { class, start: Some(start), target: bind.target, replication: bind.replication };
+        // Where tokens say which regions, they say where to start.
+        let start = (!bind.proofs.contains(&Proof::ClaimedRegions)).then_some(start);
+        let gives = Gives { class, start, target: bind.target, replication: bind.replication };
         rules.push(bind, gives).ok_or_else(|| too_many(&bind.label))?;
     }
     Ok((rules.finish(), classes))

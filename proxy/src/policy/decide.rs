@@ -6,6 +6,8 @@
 //! two rows of finished answers, one for classes with the default region and one for those without: a million different grants
 //! cost a few bits a region each, and a decision is still two bits and one answer looked up, whatever their number.
 //!
+//! A grant that a token narrows has its own set of regions beside its class, which is looked at too.
+//!
 //! Nothing is computed here that a session could influence, and nothing is waited for.
 
 use std::collections::HashMap;
@@ -73,7 +75,7 @@ impl Policy {
     /// neither the region nor a default inside the grant can serve.
     pub fn decide(&self, grant: &Grant, region: &SessionRegion) -> Result<Permit, Denial> {
         let answer = match self.granted_column(grant, region) {
-            Ok(column) => self.table.answer(grant.class(), column),
+            Ok(column) => self.table.answer(grant, column),
             Err(reason) => Answer::Deny(reason),
         };
         match answer {
@@ -87,23 +89,23 @@ impl Policy {
         if grant.generation() != self.generation {
             return Err(Reason::StaleGrant);
         }
-        let column = match region {
-            SessionRegion::None => COLUMN_NONE,
-            SessionRegion::Declared(region) => self.table.column(*region),
+        let number = match region {
+            SessionRegion::None => return Ok(COLUMN_NONE),
+            SessionRegion::Declared(region) => Some(*region),
             // A reload may have declared the name since.
-            SessionRegion::Undeclared(name) => {
-                self.regions.numbers.get(name).map_or(COLUMN_UNDECLARED, |region| self.table.column(*region))
-            }
+            SessionRegion::Undeclared(name) => self.regions.numbers.get(name).copied(),
         };
-        if self.table.inside.contains(grant.class(), column) { Ok(column) } else { Err(Reason::NotGranted) }
+        let column = number.map_or(COLUMN_UNDECLARED, |region| self.table.column(region));
+        let is_inside = self.table.inside.contains(grant.class(), column) && grant.is_claimed(number);
+        if is_inside { Ok(column) } else { Err(Reason::NotGranted) }
     }
 }
 
 /// The decision table of one policy.
 pub(super) struct Table {
     inside: Classes,
-    /// The column of the default region, if there is one.
-    default_column: Option<usize>,
+    /// If there is one.
+    default_region: Option<RegionId>,
     /// By column: the answers for classes without the default region, then for those with it.
     answers: [Box<[Answer]>; 2],
 }
@@ -125,7 +127,12 @@ pub(super) struct Conditions {
 impl Table {
     pub(super) fn new(inside: Classes, conditions: &Conditions) -> Self {
         let answers = [None, conditions.default_region].map(|default| conditions.answers(inside.regions, default));
-        Self { inside, default_column: conditions.default_region.map(column_of), answers }
+        Self { inside, default_region: conditions.default_region, answers }
+    }
+
+    /// Whether a region is inside a class.
+    pub(super) fn grants(&self, class: Class, region: RegionId) -> bool {
+        self.inside.contains(class, self.column(region))
     }
 
     /// A number that this table has no column for comes from a later policy: here it is a name like any other.
@@ -133,8 +140,9 @@ impl Table {
         if region.index() < self.inside.regions { column_of(region) } else { COLUMN_UNDECLARED }
     }
 
-    fn answer(&self, class: Class, column: usize) -> Answer {
-        let default_granted = self.default_column.is_some_and(|default| self.inside.contains(class, default));
+    fn answer(&self, grant: &Grant, column: usize) -> Answer {
+        let is_granted = |default| self.grants(grant.class(), default) && grant.is_claimed(Some(default));
+        let default_granted = self.default_region.is_some_and(is_granted);
         self.answers[usize::from(default_granted)].get(column).copied().unwrap_or(Answer::Deny(Reason::NotGranted))
     }
 }

@@ -104,7 +104,7 @@ impl Decision {
 
 impl Granted {
     fn of(policy: &Policy, grant: &Grant) -> Self {
-        if grant.class() == Class::ANY {
+        if grant.class() == Class::ANY && grant.is_claimed(None) {
             return Self::Any;
         }
         Self::Regions(policy.granted(grant).iter().map(|region| policy.name(region).to_owned()).collect())

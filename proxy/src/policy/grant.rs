@@ -4,19 +4,20 @@
 //! the same prefix length) have the same *shape*, and two rules of one shape match the same login only if they are equal. So one
 //! hash map holds all rules, and a login is looked up once per shape that occurs: the hit with the lowest position is the first
 //! match. A policy has a handful of shapes, and never more than 4 × (1 + 129), with one rule as with a million; no list of
-//! rules is ever walked. A rule with a user and nothing else, of which there may be a million, stands with the user's name.
+//! rules is ever walked, but for those that ask for one and the same certificate or claim. A rule with a user and nothing else, of which there may be a million, stands with the user's name.
 //!
 //! Nothing here knows what a grant leads to.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
 use super::decide::Class;
-use super::{BindSource, Denial, Policy};
-use crate::region::{RegionId, SessionRegion};
+use super::{BindSource, Denial, Policy, Proof, Proven};
+use crate::region::{RegionId, RegionSet, SessionRegion};
 use crate::target::TargetSessionAttrs;
 
 /// Who asks to be let in.
@@ -28,6 +29,8 @@ pub struct Subject<'a> {
     pub database: &'a str,
     /// Where from; `None` is a Unix socket.
     pub address: Option<IpAddr>,
+    /// What else the login has proved.
+    pub proven: &'a Proven,
 }
 
 /// What a login entitles a session to, under one generation of the policy.
@@ -41,6 +44,8 @@ pub struct Grant {
     start: Option<RegionId>,
     target: TargetSessionAttrs,
     replication: bool,
+    /// Those of the class's regions that the login's token grants, if tokens do.
+    claimed: Option<Arc<RegionSet>>,
 }
 
 impl Grant {
@@ -69,6 +74,11 @@ impl Grant {
         self.replication
     }
 
+    /// Whether no token keeps it from a region; `None` is one that nobody declared.
+    pub(super) fn is_claimed(&self, region: Option<RegionId>) -> bool {
+        self.claimed.as_ref().is_none_or(|claimed| region.is_some_and(|region| claimed.contains(region)))
+    }
+
     pub(super) fn class(&self) -> Class {
         self.class
     }
@@ -88,18 +98,23 @@ impl RuleId {
 }
 
 impl Policy {
-    /// What `subject` is entitled to: the first bind rule that matches, else what `unbound` says.
+    /// What `subject` is entitled to: the first bind rule that matches, else what `unbound` says. Of that, no more than its token
+    /// grants, if tokens grant regions; names in a token that this policy does not declare mean nothing.
     ///
     /// # Errors
-    /// [`super::Reason::Unbound`] if no rule matches and `unbound = "block"`.
+    /// [`super::Reason::Unbound`] if no rule matches and `unbound = "block"`, or if the token leaves no region.
     pub fn grant(&self, subject: &Subject<'_>) -> Result<Grant, Denial> {
         let rule = self.rules.first_match(subject);
-        match self.rules.gives(rule) {
-            Some(Gives { class, start, target, replication }) => {
-                Ok(Grant { generation: self.generation, class, rule, start, target, replication })
-            }
-            None => Err(Denial::unbound(rule, subject.user, subject.database)),
-        }
+        let nothing = || Denial::unbound(rule, subject.user, subject.database);
+        let Gives { class, start, target, replication } = self.rules.gives(rule).ok_or_else(nothing)?;
+        let grant = Grant { generation: self.generation, class, rule, start, target, replication, claimed: None };
+        let Some(names) = subject.proven.claimed_regions() else { return Ok(grant) };
+        let declared = names.iter().filter_map(|name| self.regions.numbers.get(name.as_str()).copied());
+        let granted = |region: &RegionId| self.regions.declared.contains(*region) && self.table.grants(class, *region);
+        let claimed: Vec<RegionId> = declared.filter(granted).collect();
+        let first = *claimed.first().ok_or_else(nothing)?;
+        let start = start.filter(|start| claimed.contains(start)).unwrap_or(first);
+        Ok(Grant { start: Some(start), claimed: Some(Arc::new(claimed.into_iter().collect())), ..grant })
     }
 
     /// The name of a rule of this policy, for logs and audit: `residency.bind[0]`, `residency.unbound`.
@@ -119,6 +134,8 @@ pub(super) struct Rules {
     shapes: Vec<Shape>,
     /// The first rule of each pattern that is more or less than a user.
     first: HashMap<Pattern, RuleId>,
+    /// The rules that ask for proofs, by the first of these.
+    proving: HashMap<Proof, Vec<Proving>>,
     gives: Vec<Gives>,
     /// `None`: a login that no rule matches is refused.
     unbound: Option<Gives>,
@@ -131,6 +148,13 @@ struct Word {
     number: NonZeroU32,
     /// The first rule for the user of that name and nothing else, or [`RuleId::UNBOUND`].
     alone: RuleId,
+}
+
+/// A rule that asks for proofs. Those that ask for the same one are few, and are looked at one by one.
+struct Proving {
+    rule: RuleId,
+    pattern: Pattern,
+    proofs: Vec<Proof>,
 }
 
 #[derive(Clone, Copy)]
@@ -163,6 +187,7 @@ impl Rules {
             words: HashMap::with_capacity(capacity),
             shapes: Vec::new(),
             first: HashMap::new(),
+            proving: HashMap::new(),
             gives: Vec::with_capacity(capacity),
             unbound,
             names: Names::default(),
@@ -173,6 +198,11 @@ impl Rules {
     pub(super) fn push(&mut self, bind: &BindSource, gives: Gives) -> Option<()> {
         let rule = RuleId(u32::try_from(self.gives.len()).ok().filter(|rule| *rule < RuleId::UNBOUND.0)?);
         match bind {
+            BindSource { user, database, from, proofs, .. } if !proofs.is_empty() => {
+                let pattern = Pattern { user: self.number(user)?, database: self.number(database)?, from: from.map(plain) };
+                let proving = Proving { rule, pattern, proofs: proofs.clone() };
+                self.proving.entry(proofs[0].clone()).or_default().push(proving);
+            }
             BindSource { user: Some(user), database: None, from: None, .. } => {
                 let word = self.word(user)?;
                 word.alone = word.alone.first(rule);
@@ -226,7 +256,16 @@ impl Rules {
             self.first.get(&Pattern { user, database, from }).copied()
         };
         let alone = user.map_or(RuleId::UNBOUND, |user| user.alone);
-        self.shapes.iter().filter_map(matching).fold(alone, RuleId::first)
+        let number = |word: Option<&Word>| word.map(|word| word.number);
+        let proves = |Proving { pattern, proofs, .. }: &&Proving| {
+            (pattern.user.is_none() || pattern.user == number(user))
+                && (pattern.database.is_none() || pattern.database == number(database))
+                && pattern.from.is_none_or(|from| address.is_some_and(|address| from.contains(&address)))
+                && proofs.iter().all(|proof| subject.proven.has(proof))
+        };
+        let proofs = subject.proven.proofs().filter_map(|proof| self.proving.get(&proof));
+        let proving = proofs.flat_map(|rules| rules.iter().find(proves)).map(|proving| proving.rule);
+        self.shapes.iter().filter_map(matching).chain(proving).fold(alone, RuleId::first)
     }
 
     fn gives(&self, rule: RuleId) -> Option<Gives> {

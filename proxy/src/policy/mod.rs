@@ -1,7 +1,7 @@
 //! Who may be served where: the residency policy, compiled into a table and asked before any byte goes to a backend.
 //!
 //! ```text
-//!   Source ──compile──▶ Policy ──grant(user, database, address)──▶ Grant      at login and after a reload
+//!   Source ──compile──▶ Policy ──grant(user, database, address, proofs)──▶ Grant      at login and after a reload
 //!                         │
 //!                         ├──may_choose(grant, region)                        when a client sets its region
 //!                         └──decide(grant, region)──▶ Permit | Denial         before every message that needs a backend
@@ -21,6 +21,7 @@ mod decide;
 mod denial;
 mod explain;
 mod grant;
+mod proven;
 mod source;
 
 #[cfg(test)]
@@ -39,6 +40,7 @@ pub use decide::{Permit, Requirement};
 pub use denial::{Denial, Reason};
 pub use explain::{Decision, Explanation, Granted, explain};
 pub use grant::{Grant, RuleId, Subject};
+pub use proven::{Claims, Proof, Proven};
 pub use source::{BindSource, NoRegion, RegionSource, Source, Unbound};
 
 /// One compiled generation of the residency policy.

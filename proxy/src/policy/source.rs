@@ -4,6 +4,7 @@
 
 use ipnet::IpNet;
 
+use super::Proof;
 use crate::target::TargetSessionAttrs;
 use crate::wire::sqlstate::SqlState;
 
@@ -48,6 +49,8 @@ pub struct BindSource {
     pub database: Option<String>,
     /// The client's network. IPv4 addresses inside IPv6 (`::ffff:10.0.0.1`) are IPv4 here; Unix sockets match no network.
     pub from: Option<IpNet>,
+    /// What the login must have proved besides; all of it.
+    pub proofs: Vec<Proof>,
     /// The regions granted; the first is where a session starts.
     pub regions: Vec<String>,
     /// Which servers of those regions serve the login.

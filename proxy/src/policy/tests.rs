@@ -31,6 +31,7 @@ fn bind(index: usize, user: Option<&str>, regions: &[&str]) -> BindSource {
         user: user.map(str::to_owned),
         database: None,
         from: None,
+        proofs: Vec::new(),
         regions: regions.iter().map(|region| (*region).to_owned()).collect(),
         target: TargetSessionAttrs::default(),
         replication: false,
@@ -43,7 +44,7 @@ fn compile(source: &Source) -> Policy {
 }
 
 fn user(name: &str) -> Subject<'_> {
-    Subject { user: name, database: "demo", address: None }
+    Subject { user: name, database: "demo", address: None, proven: Proven::NOTHING }
 }
 
 /// One decision in words: `eu-west`, `eu-west NoRequirement`, or `42501 permission denied …`.

@@ -5,7 +5,7 @@
 
 use super::client::{Preamble, Session, Wait};
 use super::counters::Outcome;
-use super::output::{AuditRecord, Output, Outputs, Payload};
+use super::output::{AuditRecord, Identity, Output, Outputs, Payload};
 use super::prepared::Note;
 use super::region::RegionTrack;
 use super::replication::not_permitted;
@@ -158,7 +158,8 @@ impl Common {
             return Ok(());
         }
         let identity = &session.identity;
-        let subject = Subject { user: &identity.user, database: &identity.database, address: identity.address };
+        let Identity { user, database, address, proven, .. } = identity;
+        let subject = Subject { user, database, address: *address, proven };
         let grant = match policy.grant(&subject) {
             Ok(grant) => grant,
             Err(denial) => return Err(Refusal::new(denial.sqlstate(policy), denial.message(policy))),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{CancelOrder, Memory, Place, Refusal, StatementBounds, Timeouts};
-use crate::policy::Reason;
+use crate::policy::{Proven, Reason};
 use crate::pool::{self, BackendKey, Farewell, MovedBackend, OpenRequest, OpenTicket, Parameters, SessionKey, StartupSettings};
 use crate::region::RegionId;
 use crate::target::TargetSessionAttrs;
@@ -47,6 +47,8 @@ pub struct Identity {
     pub database: Arc<str>,
     /// Where it comes from; `None` for a Unix socket.
     pub address: Option<IpAddr>,
+    /// What else it has proved.
+    pub proven: Arc<Proven>,
     /// The settings of its StartupMessage, those of residency left out.
     pub settings: StartupSettings,
     /// Whether it is for replication.

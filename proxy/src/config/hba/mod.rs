@@ -121,7 +121,7 @@ impl Hba {
     /// Whether a rule asks for what stands in the users file.
     pub(super) fn needs_users(&self) -> bool {
         self.rules.iter().any(|rule| match rule.method {
-            HbaMethod::Ask(method) => method != AuthMethod::Trust,
+            HbaMethod::Ask(method) => method.needs_users(),
             HbaMethod::Reject | HbaMethod::Peer | HbaMethod::Cert => false,
         })
     }

@@ -13,7 +13,7 @@ use super::tokens::{Field, Line, Token, expanded};
 use super::{CertificateName, ClientCertificate, Connection, DatabasePattern, HbaMethod, HbaRule};
 
 /// Methods of PostgreSQL that are not spoken here.
-const UNKNOWN_HERE: [&str; 8] = ["gss", "sspi", "ident", "ldap", "radius", "pam", "bsd", "oauth"];
+const UNKNOWN_HERE: [&str; 7] = ["gss", "sspi", "ident", "ldap", "radius", "pam", "bsd"];
 /// The options that rules may have.
 const OPTIONS: [&str; 3] = ["clientcert", "clientname", "map"];
 const FORM: &str = "a rule is \"local DATABASE USER METHOD\" or \"host DATABASE USER ADDRESS METHOD\", and options behind it";

@@ -134,7 +134,7 @@ fn what_is_wrong_is_told_with_its_line() {
             pg_hba.conf:6: "example.org" is no address: write a network such as 10.0.0.0/8 (names of hosts are not looked up here), or all
             pg_hba.conf:7: samenet is not supported: write the network, such as 10.0.0.0/8
             pg_hba.conf:8: "::ffff:10.0.0.0/104" is an IPv4 network inside IPv6: write it as IPv4
-            pg_hba.conf:9: a method is one of trust, password, md5, scram-sha-256, reject, peer and cert, not "scram": did you mean "scram-sha-256"?
+            pg_hba.conf:9: a method is one of trust, password, md5, scram-sha-256, jwt, oauth, reject, peer and cert, not "scram": did you mean "scram-sha-256"?
             pg_hba.conf:10: the method ldap is not supported
             pg_hba.conf:11: peer is for Unix sockets: write it in a rule that begins with local
             pg_hba.conf:12: cert is for TLS: write it in a rule that begins with hostssl

@@ -126,7 +126,7 @@ residency.bind = [{ regions = ["eu-west"], target_session_attrs = "read_only" }]
 "#,
         expect![[r#"
             d.toml:1: pool_mode must be one of "transaction", "session", not "transactoin": did you mean "transaction"?
-            d.toml:2: auth.method must be one of "trust", "password", "md5", "scram-sha-256", not "scram": did you mean "scram-sha-256"?
+            d.toml:2: auth.method must be one of "trust", "password", "md5", "scram-sha-256", "jwt", "oauth", not "scram": did you mean "scram-sha-256"?
             d.toml:3: residency.unbound must be "block", "client" or a declared region, not "cleint": did you mean "client"?
             d.toml:4: residency.no_region must be one of "block", "default", not "defualt": did you mean "default"?
             d.toml:5: engine.buffers must be one of "auto", "incremental", "plain", not "Plain": did you mean "plain"?
@@ -406,6 +406,36 @@ address = "127.0.0.1:5434"
             warning: d.toml:2: residency.bind[0]: target_session_attrs is "read-write", and no node of region "eu" has the role "primary"
             warning: d.toml:5: residency.bind[1]: target_session_attrs is "standby", and no node of region "us" has the role "replica"
         "#]],
+    );
+}
+
+#[test]
+fn what_tokens_are_for() {
+    let more = "auth.method = \"jwt\"\nresidency.unbound = \"client\"\nresidency.bind = [{ regions = \"claim\" }, \
+                { claims = { tenant = \"acme\", level = 5 }, regions = [\"eu\"] }]\n[regions.eu]\n\
+                [[nodes]]\nname = \"a\"\nregion = \"eu\"\naddress = \"h:1\"\n";
+    check(
+        more,
+        expect![[r#"
+        d.toml:1: auth.jwt is missing: say by [auth.jwt] whose tokens are good
+        d.toml:3: residency.bind[0].regions = "claim" needs auth.jwt.regions_claim
+        d.toml:3: residency.bind[1].claims.tenant is for tokens: say by [auth.jwt] whose are good
+        d.toml:3: residency.bind[1].claims.level is for tokens: say by [auth.jwt] whose are good
+        d.toml:3: residency.bind[1].claims.level must be a text between quotes that is not empty, not 5
+    "#]],
+    );
+    check(
+        &format!("{more}[auth.jwt]\nkeys = \"missing.pem\"\nleeway = \"1h\"\nregion_claim = \"x\"\n"),
+        expect![[r#"
+        d.toml:3: residency.bind[0].regions = "claim" needs auth.jwt.regions_claim
+        d.toml:3: residency.bind[1].claims.tenant is for tokens: say by [auth.jwt] whose are good
+        d.toml:3: residency.bind[1].claims.level is for tokens: say by [auth.jwt] whose are good
+        d.toml:3: residency.bind[1].claims.level must be a text between quotes that is not empty, not 5
+        d.toml:9: auth.jwt.audience is missing: add audience = "domicile"
+        d.toml:10: auth.jwt.keys: missing.pem cannot be read: No such file or directory (os error 2)
+        d.toml:11: auth.jwt.leeway must be from "0s" to "600s", not "1h"
+        d.toml:12: unknown key "auth.jwt.region_claim": did you mean "regions_claim"?
+    "#]],
     );
 }
 

@@ -77,6 +77,10 @@ impl<'a> Conversation<'a> {
         self.told[before..].to_vec()
     }
 
+    pub(super) fn end(&self) -> Option<&Step> {
+        self.end.as_ref()
+    }
+
     pub(super) fn outcome(&self) -> Option<LoginOutcome> {
         match self.end.as_ref()? {
             Step::Close(outcome) => Some(*outcome),

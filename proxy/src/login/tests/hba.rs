@@ -268,7 +268,7 @@ fn the_files_belong_to_the_configuration() {
         "local all all peer map=x\nlocal all all nonsense",
         "x a",
         expect![[r#"
-            …/pg_hba.conf:2: a method is one of trust, password, md5, scram-sha-256, reject, peer and cert, not "nonsense"
+            …/pg_hba.conf:2: a method is one of trust, password, md5, scram-sha-256, jwt, oauth, reject, peer and cert, not "nonsense"
             …/pg_ident.conf:1: a line is a map, a name and a user: map-name system-username database-username"#]],
     );
 }

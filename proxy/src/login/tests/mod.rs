@@ -9,6 +9,7 @@ mod hba;
 mod nodes;
 mod passwords;
 mod sockets;
+mod tokens;
 mod versions;
 
 use tokio::time::Instant;

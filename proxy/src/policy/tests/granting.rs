@@ -134,7 +134,8 @@ fn only_a_rule_that_says_so_lets_a_login_replicate() {
     let replicator = BindSource { replication: true, ..bind(0, Some("replicator"), &["eu-west"]) };
     let source = Source { binds: vec![replicator, bind(1, Some("app"), &["eu-west"])], unbound: Unbound::Client, ..source() };
     let policy = compile(&source);
-    let may = |user| policy.grant(&Subject { user, database: "shop", address: None }).unwrap().may_replicate();
+    let may =
+        |user| policy.grant(&Subject { user, database: "shop", address: None, proven: Proven::NOTHING }).unwrap().may_replicate();
     assert_eq!((may("replicator"), may("app"), may("nobody")), (true, false, false));
 }
 
@@ -148,7 +149,40 @@ proptest! {
     ) {
         let source = Source { binds, ..source() };
         let policy = compile(&source);
-        let subject = Subject { user: name, database, address };
+        let subject = Subject { user: name, database, address, proven: Proven::NOTHING };
         prop_assert_eq!(rule(&policy, &subject), oracle(&source, &subject));
     }
+}
+
+proptest! {
+    #[test]
+    fn a_token_never_widens_a_grant(
+        names in proptest::collection::vec(proptest::sample::select(vec!["eu-west", "us-east", "antarctica", "mars", ""]), 0..4),
+        name in proptest::sample::select(vec!["alice", "bob", "mallory"]),
+        unbound in proptest::sample::select(vec![Unbound::Block, Unbound::Client, Unbound::Region("us-east".to_owned())]),
+    ) {
+        let policy = compile(&Source { unbound, default_region: Some("eu-west".to_owned()), no_region: NoRegion::Default, ..source() });
+        let regions: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let claims = Claims { regions: Some(regions.clone()), ..Claims::default() };
+        let proven = Proven { certificate: None, claims: Some(claims) };
+        let Ok(narrowed) = policy.grant(&Subject { proven: &proven, ..user(name) }) else { return Ok(()) };
+        let whole = policy.grant(&user(name)).unwrap();
+        for region in ["eu-west", "us-east", "antarctica", "mars", ""].map(|name| policy.region(name)) {
+            let is_claimed = |region: &str| regions.iter().any(|name| name == region);
+            if let Ok(permit) = policy.decide(&narrowed, &region) {
+                prop_assert!(is_claimed(policy.name(permit.region())));
+                prop_assert_eq!(policy.decide(&whole, &region).map(|permit| permit.region()), Ok(permit.region()));
+            }
+            if policy.may_choose(&narrowed, &region).is_ok() && region != SessionRegion::None {
+                prop_assert!(is_claimed(policy.region_name(&region)));
+                prop_assert!(policy.may_choose(&whole, &region).is_ok());
+            }
+        }
+        prop_assert!(is_inside(&policy, &narrowed));
+    }
+}
+
+/// Whether a session starts in a region of its grant.
+fn is_inside(policy: &Policy, grant: &Grant) -> bool {
+    policy.may_choose(grant, &grant.start()).is_ok()
 }

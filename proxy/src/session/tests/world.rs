@@ -71,7 +71,16 @@ pub(super) fn source() -> Source {
 pub(super) fn bound_to(regions: &[&str]) -> Source {
     let regions = regions.iter().map(|name| (*name).to_owned()).collect();
     let (target, label) = (Default::default(), "residency.bind[0]".into());
-    let bind = BindSource { user: Some("app".into()), database: None, from: None, regions, target, replication: true, label };
+    let bind = BindSource {
+        user: Some("app".into()),
+        database: None,
+        from: None,
+        proofs: Vec::new(),
+        regions,
+        target,
+        replication: true,
+        label,
+    };
     Source { binds: vec![bind], ..source() }
 }
 
@@ -356,7 +365,8 @@ impl World {
 
     fn log_in(&mut self, name: &str, replication: Replication, startup_region: Option<Box<str>>) -> SessionKey {
         let (user, database, settings) = ("app".into(), "demo".into(), Arc::new([]));
-        let identity = Identity { user, database, address: None, settings, replication, startup_region, tls: None };
+        let proven = Arc::default();
+        let identity = Identity { user, database, address: None, proven, settings, replication, startup_region, tls: None };
         let login = Login {
             identity,
             told: parameters(TargetSessionAttrs::default()),

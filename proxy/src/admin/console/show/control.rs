@@ -101,7 +101,7 @@ pub(super) fn config(facts: &Facts<'_>) -> Vec<Row> {
     };
     // With an HBA file there is none; PgBouncer calls that so.
     let method = if config.auth.hba.is_some() { "hba" } else { config.auth.method.as_str() };
-    let hba = config.auth.hba.as_ref();
+    let (hba, jwt) = (config.auth.hba.as_ref(), config.auth.jwt.as_deref());
     let buffers = match config.engine.buffers {
         Buffers::Auto => "auto",
         Buffers::Incremental => "incremental",
@@ -141,6 +141,12 @@ pub(super) fn config(facts: &Facts<'_>) -> Vec<Row> {
         ("auth.method", method.to_owned(), "scram-sha-256", true),
         ("auth.hba_file", shown(hba.map(|hba| hba.path.display())), "", true),
         ("auth.ident_file", shown(hba.and_then(|hba| Some(hba.ident_path.as_ref()?.display()))), "", true),
+        ("auth.jwt.keys", shown(jwt.map(|jwt| jwt.path.display())), "", true),
+        ("auth.jwt.audience", shown(jwt.map(|jwt| &jwt.audience)), "", true),
+        ("auth.jwt.issuer", shown(jwt.and_then(|jwt| jwt.issuer.as_ref())), "", true),
+        ("auth.jwt.user_claim", shown(jwt.map(|jwt| &jwt.user_claim)), "sub", true),
+        ("auth.jwt.regions_claim", shown(jwt.and_then(|jwt| jwt.regions_claim.as_ref())), "", true),
+        ("auth.jwt.leeway", shown(jwt.map(|jwt| duration(jwt.leeway))), "30s", true),
         ("auth.backend_cleartext", config.auth.backend_cleartext.to_string(), "false", true),
         ("residency.parameters", list(residency.parameters.iter()), "domicile.region,helios.region", true),
         ("residency.unbound", unbound.to_owned(), "block", true),
