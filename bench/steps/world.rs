@@ -12,7 +12,7 @@ use domicile::region::{RegionId, SessionRegion};
 use domicile::session::{
     Core, CoreSettings, Counters, Identity, Login, Output, Outputs, Payload, SessionKey, StatementBounds, Timeouts,
 };
-use domicile::sql::{self, StringConstants};
+use domicile::sql::{self, Guard, GuardSet, StringConstants};
 use domicile::table::Publisher;
 use domicile::wire::{CancelSecret, Malformed, Mode, Splitter};
 use domicile_bench::answers::{Answers, Work};
@@ -126,7 +126,7 @@ impl World {
     }
 
     fn decide(&self) -> domicile::policy::Permit {
-        self.policy.decide(&self.grant, &self.region).expect("a permit")
+        self.policy.decide(&self.grant, &self.region, GuardSet::NONE).expect("a permit")
     }
 
     /// Finds the messages of an answer.
@@ -233,6 +233,7 @@ fn source(principals: usize) -> Source {
         no_region: NoRegion::Block,
         default_region: None,
         enforce: true,
+        guards: Guard::ALL.into_iter().collect(),
         block_message: "{reason}".to_owned(),
         block_sqlstate: "42000".parse().expect("a SQLSTATE"),
     }

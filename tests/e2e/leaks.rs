@@ -124,7 +124,7 @@ fn one_backend(world: &World, pool_mode: &'static str, session_state: &str) -> C
         pool_mode,
         top: format!("session_state = \"{session_state}\"\npin_notice = false"),
         pools: "size = 1\n".to_owned(),
-        ..world.residency("unbound = \"eu-west\"")
+        ..world.residency("unbound = \"eu-west\"\nguards.load = \"allow\"")
     }
 }
 
@@ -200,7 +200,8 @@ fn no_answer_reaches_another_client() {
         // In session mode a login takes a connection, and for a moment a client is there twice.
         let size = if mode == "session" { 32 } else { 4 };
         let pools = format!("size = {size}\n");
-        let proxy = start(&Configuration { pool_mode: mode, pools, ..world.residency("unbound = \"eu-west\"") });
+        let proxy =
+            start(&Configuration { pool_mode: mode, pools, ..world.residency("unbound = \"eu-west\"\nguards.load = \"allow\"") });
         thread::scope(|scope| {
             for number in 0..16 {
                 let proxy = &proxy;

@@ -233,6 +233,7 @@ fn check_matrix(mode: &'static str) {
     }
     let mut configuration = world.configuration();
     configuration.pool_mode = mode;
+    configuration.residency += "guards.function_calls = \"allow\"\n";
     let proxy = start(&configuration);
     let mut wrong = String::new();
     cells.iter().for_each(|cell| drive(cell, world, &proxy, &mut wrong));

@@ -158,6 +158,7 @@ impl World {
             no_region: NoRegion::Block,
             default_region: None,
             enforce: true,
+            guards: domicile::sql::Guard::ALL.into_iter().collect(),
             block_message: "{reason}".to_owned(),
             block_sqlstate: "42000".parse().expect("a SQLSTATE"),
         };

@@ -218,9 +218,11 @@ pub struct Denials {
     pub not_granted: u64,
     /// No rule admits the login.
     pub unbound: u64,
+    /// A guard denies the statement.
+    pub guarded: u64,
     /// The proxy has broken a rule of its own.
     pub stale_grant: u64,
-    /// It would have been denied if residency were enforced; it was served by the default region.
+    /// It would have been denied if residency were enforced; it was served.
     pub would_block: u64,
 }
 
@@ -368,7 +370,7 @@ const _: () = {
     assert!(size_of::<Targets>() == 128);
     assert!(size_of::<FlowKey>() == 20);
     assert!(size_of::<Flow>() == 24);
-    assert!(size_of::<Denials>() == 56);
+    assert!(size_of::<Denials>() == 64);
     assert!(size_of::<Event>() == 64);
     assert!(size_of::<Node>() == 24);
     assert!(size_of::<Policy>() == 48);

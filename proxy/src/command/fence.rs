@@ -165,10 +165,17 @@ fn in_words(pins: &Path, reading: &Reading) -> String {
     text += &table(&heads, rows);
 
     text += "\nStatements and logins denied by the proxy\n";
-    let heads = ["region", "no region", "no node", "not granted", "unbound", "stale grant", "would block"];
+    let heads = ["region", "no region", "no node", "not granted", "unbound", "guarded", "stale grant", "would block"];
     let rows = reading.denials.iter().map(|(region, denials)| {
-        let numbers =
-            [denials.no_region, denials.no_node, denials.not_granted, denials.unbound, denials.stale_grant, denials.would_block];
+        let numbers = [
+            denials.no_region,
+            denials.no_node,
+            denials.not_granted,
+            denials.unbound,
+            denials.guarded,
+            denials.stale_grant,
+            denials.would_block,
+        ];
         let region = if region.is_empty() { "(none)".to_owned() } else { region.clone() };
         std::iter::once(region).chain(numbers.iter().map(ToString::to_string)).collect()
     });

@@ -41,6 +41,7 @@ use tracing::Level;
 
 use crate::policy::{self, BindSource, NoRegion, RegionSource, Unbound};
 use crate::pool::{PoolMode, StatePolicy};
+use crate::sql::GuardSet;
 use crate::wire::sqlstate::SqlState;
 
 pub use hba::{CertificateName, ClientCertificate, Connection, DatabasePattern, Hba, HbaMethod, HbaRule, IdentMaps, NamePattern};
@@ -187,8 +188,10 @@ pub struct Residency {
     pub no_region: NoRegion,
     /// Set whenever `no_region` or `enforce` can lead there.
     pub default_region: Option<String>,
-    /// `false` is a dry run for regions without a node.
+    /// `false` is a dry run for regions without a node, and for guards.
     pub enforce: bool,
+    /// The ways out of a server that are denied.
+    pub guards: GuardSet,
     /// What a blocked client reads, with `{reason}` as a placeholder.
     pub block_message: String,
     /// The SQLSTATE of that message.
@@ -335,6 +338,7 @@ impl Config {
             no_region: self.residency.no_region,
             default_region: self.residency.default_region.clone(),
             enforce: self.residency.enforce,
+            guards: self.residency.guards,
             block_message: self.residency.block_message.clone(),
             block_sqlstate: self.residency.block_sqlstate,
         }

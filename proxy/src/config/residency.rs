@@ -10,6 +10,7 @@ use super::value::{is_custom_setting, is_name, network, shown};
 use super::{Jwt, Node, Region, Residency, Role};
 use crate::limits::REGIONS_MAX;
 use crate::policy::{BindSource, NoRegion, Proof, Unbound};
+use crate::sql::{Guard, GuardSet};
 use crate::target::TargetSessionAttrs;
 use crate::wire::sqlstate::SqlState;
 
@@ -77,6 +78,7 @@ pub(super) fn read(section: &Section<'_>, regions: &[Region], nodes: &[Node], jw
             .unwrap_or(NoRegion::Block),
         default_region: default_entry.as_ref().and_then(|entry| declared(entry, regions)),
         enforce: enforce_entry.as_ref().and_then(Entry::boolean).unwrap_or(true),
+        guards: guards(section),
         block_message: block_message(section),
         block_sqlstate: block_sqlstate(section),
         binds: binds(section, regions, nodes, jwt),
@@ -150,6 +152,17 @@ fn unbound(entry: &Entry<'_>, regions: &[Region]) -> Option<Unbound> {
             None
         }
     }
+}
+
+/// `[residency.guards]`.
+fn guards(section: &Section<'_>) -> GuardSet {
+    section.section("guards", |section| {
+        let is_denied = |guard: &Guard| {
+            let verdict = section.entry(guard.as_str()).and_then(|entry| entry.word(&[("deny", true), ("allow", false)]));
+            verdict.unwrap_or(true)
+        };
+        Guard::ALL.into_iter().filter(is_denied).collect()
+    })
 }
 
 fn block_message(section: &Section<'_>) -> String {

@@ -29,6 +29,7 @@ pub(super) struct Denials {
     pub(super) no_node: AtomicU64,
     pub(super) not_granted: AtomicU64,
     pub(super) unbound: AtomicU64,
+    pub(super) guarded: AtomicU64,
     pub(super) stale_grant: AtomicU64,
     pub(super) would_block: AtomicU64,
 }

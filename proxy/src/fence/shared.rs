@@ -43,6 +43,7 @@ impl DenialCounters {
             Reason::NoNode => &denials.no_node,
             Reason::NotGranted => &denials.not_granted,
             Reason::Unbound => &denials.unbound,
+            Reason::Guarded => &denials.guarded,
             Reason::StaleGrant => &denials.stale_grant,
         };
         counter.fetch_add(1, Ordering::Relaxed);

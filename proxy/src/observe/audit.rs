@@ -230,6 +230,7 @@ pub(crate) mod tests {
             no_region: crate::policy::NoRegion::Block,
             default_region: None,
             enforce: true,
+            guards: crate::sql::Guard::ALL.into_iter().collect(),
             block_message: "{reason}".to_owned(),
             block_sqlstate: SqlState::SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION,
         };

@@ -107,6 +107,8 @@ impl Policy {
             regions,
             rules,
             table: Table::new(classes.finish(), &conditions),
+            guards: source.guards,
+            enforce: source.enforce,
             block_message: source.block_message.as_str().into(),
             block_sqlstate: source.block_sqlstate,
         })

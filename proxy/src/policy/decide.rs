@@ -12,9 +12,10 @@
 
 use std::collections::HashMap;
 
-use super::{Denial, Grant, NoRegion, Policy, Reason};
+use super::{Denial, Grant, NoRegion, Policy, Reason, RuleId};
 use crate::pool::Proof;
 use crate::region::{RegionId, RegionSet, SessionRegion};
+use crate::sql::GuardSet;
 
 /// Proof that a session may be served by the backends of one region, now.
 ///
@@ -24,6 +25,7 @@ use crate::region::{RegionId, RegionSet, SessionRegion};
 pub struct Permit {
     region: RegionId,
     requirement: Requirement,
+    rule: RuleId,
 }
 
 impl Permit {
@@ -35,6 +37,11 @@ impl Permit {
     /// What the session's region asked for.
     pub fn requirement(&self) -> Requirement {
         self.requirement
+    }
+
+    /// The rule that gave the grant; the guard that would have denied.
+    pub fn rule(&self) -> RuleId {
+        self.rule
     }
 }
 
@@ -51,7 +58,8 @@ pub enum Requirement {
     InRegion,
     /// The session has none; it is the default region (`no_region = "default"`).
     NoRequirement,
-    /// A denial for this reason, had the policy been enforced; it is the default region (`enforce = false`).
+    /// A denial for this reason, had the policy been enforced (`enforce = false`): it is the default region, or for
+    /// [`Reason::Guarded`] what it would be without the guard.
     WouldBlock(Reason),
 }
 
@@ -68,18 +76,38 @@ impl Policy {
         }
     }
 
-    /// Which pool may serve a session with this grant whose region is `region`, now.
+    /// Whether a statement with these guards may run in `region`.
+    ///
+    /// # Errors
+    /// [`Reason::Guarded`] (42501) if one of them is denied.
+    pub fn may_run(&self, region: &SessionRegion, guards: GuardSet) -> Result<(), Denial> {
+        match self.guards.first_common(guards) {
+            Some(guard) if self.enforce => Err(Denial::new(Reason::Guarded, RuleId::of_guard(guard), region)),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Which pool may serve a session with this grant whose region is `region`, now, for a message with these guards.
     ///
     /// # Errors
     /// [`Reason::NotGranted`] outside the grant (a reload may have shrunk it); [`Reason::NoRegion`] and [`Reason::NoNode`] where
-    /// neither the region nor a default inside the grant can serve.
-    pub fn decide(&self, grant: &Grant, region: &SessionRegion) -> Result<Permit, Denial> {
+    /// neither the region nor a default inside the grant can serve; then what [`Policy::may_run`] says.
+    pub fn decide(&self, grant: &Grant, region: &SessionRegion, guards: GuardSet) -> Result<Permit, Denial> {
         let answer = match self.granted_column(grant, region) {
             Ok(column) => self.table.answer(grant, column),
             Err(reason) => Answer::Deny(reason),
         };
         match answer {
-            Answer::Permit(region, requirement) => Ok(Permit { region, requirement }),
+            Answer::Permit(served_by, requirement) => {
+                self.may_run(region, guards)?;
+                Ok(match self.guards.first_common(guards) {
+                    Some(guard) => {
+                        let (requirement, rule) = (Requirement::WouldBlock(Reason::Guarded), RuleId::of_guard(guard));
+                        Permit { region: served_by, requirement, rule }
+                    }
+                    None => Permit { region: served_by, requirement, rule: grant.rule() },
+                })
+            }
             Answer::Deny(reason) => Err(Denial::new(reason, grant.rule(), region)),
         }
     }

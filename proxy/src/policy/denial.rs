@@ -1,7 +1,7 @@
 //! Why something was denied, and what the client is told about it.
 //!
 //! A denial is small and cheap to make: texts are put together only when one is sent. The client's text names the region and
-//! never the rule; the rule is for logs and audit.
+//! never the rule that gave a grant; that is for logs and audit.
 
 use super::{Policy, RuleId};
 use crate::region::SessionRegion;
@@ -18,13 +18,15 @@ pub enum Reason {
     NotGranted,
     /// No bind rule matches the login, and `unbound = "block"`.
     Unbound,
+    /// The statement could have its server move data elsewhere, and a guard denies that.
+    Guarded,
     /// The grant was computed by another policy than the one that was asked. The caller broke a rule; nothing was decided.
     StaleGrant,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 5] = [Self::NoRegion, Self::NoNode, Self::NotGranted, Self::Unbound, Self::StaleGrant];
+    pub const ALL: [Self; 6] = [Self::NoRegion, Self::NoNode, Self::NotGranted, Self::Unbound, Self::Guarded, Self::StaleGrant];
 
     /// The reason as a label of metrics and audit records.
     pub fn as_str(self) -> &'static str {
@@ -33,6 +35,7 @@ impl Reason {
             Self::NoNode => "no_node",
             Self::NotGranted => "not_granted",
             Self::Unbound => "unbound",
+            Self::Guarded => "guarded",
             Self::StaleGrant => "stale_grant",
         }
     }
@@ -44,6 +47,7 @@ impl Reason {
             Self::NoNode => "no in-region replica for user",
             Self::NotGranted => "the region is outside the grant",
             Self::Unbound => "no residency rule admits the user",
+            Self::Guarded => "the statement could move data elsewhere",
             Self::StaleGrant => "the grant is of another policy",
         }
     }
@@ -54,7 +58,7 @@ impl Reason {
 pub struct Denial {
     /// Why.
     pub reason: Reason,
-    /// The rule that gave the grant, or that gave none.
+    /// The rule that gave the grant, or that gave none; the guard that denies.
     pub rule: RuleId,
     /// The region that was asked for; none where that is the reason, or at a login that no rule admits.
     pub region: SessionRegion,
@@ -78,11 +82,17 @@ impl Denial {
         Self { reason: Reason::Unbound, rule, region: SessionRegion::None, login: Some(login) }
     }
 
+    /// What to do about it, for the client.
+    pub fn hint(&self) -> Option<&'static str> {
+        (self.reason == Reason::Guarded)
+            .then_some("An administrator can allow such statements in [residency.guards] of the proxy.")
+    }
+
     /// The SQLSTATE that the client gets.
     pub fn sqlstate(&self, policy: &Policy) -> SqlState {
         match self.reason {
             Reason::NoRegion | Reason::NoNode => policy.block_sqlstate,
-            Reason::NotGranted => SqlState::INSUFFICIENT_PRIVILEGE,
+            Reason::NotGranted | Reason::Guarded => SqlState::INSUFFICIENT_PRIVILEGE,
             Reason::Unbound => SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
             Reason::StaleGrant => SqlState::INTERNAL_ERROR,
         }
@@ -96,6 +106,9 @@ impl Denial {
             Reason::Unbound => {
                 let (user, database) = self.login.as_ref().map_or(("", ""), |login| (&login.user, &login.database));
                 format!("no residency rule admits user \"{user}\" to database \"{database}\"")
+            }
+            Reason::Guarded => {
+                format!("permission denied: this statement could move data out of its region ({})", policy.rule_name(self.rule))
             }
             Reason::StaleGrant => "residency grant does not belong to the policy in force".to_owned(),
         }

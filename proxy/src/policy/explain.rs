@@ -8,6 +8,7 @@ use std::fmt;
 use super::decide::Class;
 use super::{Denial, Grant, Policy, Reason, Requirement, Subject};
 use crate::region::RegionId;
+use crate::sql::{Guard, GuardSet};
 use crate::wire::sqlstate::SqlState;
 
 /// What the policy says about one login and the region it asks for.
@@ -27,6 +28,8 @@ pub struct Explanation {
     pub asked: Option<String>,
     /// What follows.
     pub decision: Decision,
+    /// The ways out of a server that are denied, and whether they are, and not only counted.
+    pub guards: (GuardSet, bool),
 }
 
 /// What a login is granted.
@@ -72,7 +75,8 @@ pub fn explain(policy: &Policy, subject: &Subject<'_>, region: Option<&str>) -> 
         Ok(grant) => {
             let start = grant.start();
             let session_region = region.map_or_else(|| start.clone(), |name| policy.region(name));
-            let permit = policy.may_choose(grant, &session_region).and_then(|()| policy.decide(grant, &session_region));
+            let permit =
+                policy.may_choose(grant, &session_region).and_then(|()| policy.decide(grant, &session_region, GuardSet::NONE));
             let decision = match permit {
                 Ok(permit) => Decision::Permit {
                     region: permit.region(),
@@ -93,6 +97,7 @@ pub fn explain(policy: &Policy, subject: &Subject<'_>, region: Option<&str>) -> 
         start,
         asked: region.map(str::to_owned),
         decision,
+        guards: (policy.guards, policy.enforce),
     }
 }
 
@@ -132,7 +137,7 @@ impl fmt::Display for Explanation {
         }
         write!(f, "decision   {}", self.decision)?;
         match &self.decision {
-            Decision::Permit { .. } => Ok(()),
+            Decision::Permit { .. } => write!(f, "\nguards     {}", guards(self.guards)),
             Decision::Denial { message, .. } => write!(f, "\nmessage    {message}"),
         }
     }
@@ -165,6 +170,23 @@ impl fmt::Display for Decision {
                 }
             }
             Self::Denial { reason, sqlstate, .. } => write!(f, "denied: {} ({sqlstate})", reason.text()),
+        }
+    }
+}
+
+/// Which guards deny, and which do not.
+fn guards((denied, enforce): (GuardSet, bool)) -> String {
+    let listed = |is_denied| {
+        let names: Vec<_> =
+            Guard::ALL.into_iter().filter(|guard| denied.contains(*guard) == is_denied).map(Guard::as_str).collect();
+        (!names.is_empty()).then(|| names.join(", "))
+    };
+    let verb = if enforce { "denied" } else { "counted" };
+    match (listed(true), listed(false)) {
+        (Some(_), None) => format!("all {verb}"),
+        (denied, allowed) => {
+            let parts = [denied.map(|names| format!("{verb}: {names}")), allowed.map(|names| format!("allowed: {names}"))];
+            parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
         }
     }
 }

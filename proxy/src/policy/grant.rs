@@ -18,6 +18,7 @@ use ipnet::IpNet;
 use super::decide::Class;
 use super::{BindSource, Denial, Policy, Proof, Proven};
 use crate::region::{RegionId, RegionSet, SessionRegion};
+use crate::sql::Guard;
 use crate::target::TargetSessionAttrs;
 
 /// Who asks to be let in.
@@ -91,6 +92,17 @@ pub struct RuleId(u32);
 impl RuleId {
     /// What holds where no bind rule matches; the number is behind that of every bind rule.
     const UNBOUND: Self = Self(u32::MAX);
+    /// The first of the guards, for which there is room up to [`RuleId::UNBOUND`]; those of bind rules are below.
+    const FIRST_GUARD: u32 = u32::MAX - 64;
+
+    /// The guard as a rule.
+    pub(super) fn of_guard(guard: Guard) -> Self {
+        Self(Self::FIRST_GUARD + guard as u32)
+    }
+
+    fn guard(self) -> Option<Guard> {
+        Guard::ALL.into_iter().find(|guard| Self::of_guard(*guard) == self)
+    }
 
     fn first(self, other: Self) -> Self {
         Self(self.0.min(other.0))
@@ -117,9 +129,15 @@ impl Policy {
         Ok(Grant { start: Some(start), claimed: Some(Arc::new(claimed.into_iter().collect())), ..grant })
     }
 
-    /// The name of a rule of this policy, for logs and audit: `residency.bind[0]`, `residency.unbound`.
+    /// The name of a rule of this policy, for logs and audit: `residency.bind[0]`, `residency.unbound`, `guards.dblink`.
     pub fn rule_name(&self, rule: RuleId) -> &str {
-        if rule == RuleId::UNBOUND { UNBOUND_NAME } else { self.rules.names.get(rule.0).unwrap_or("") }
+        if rule == RuleId::UNBOUND {
+            UNBOUND_NAME
+        } else if let Some(guard) = rule.guard() {
+            guard.rule()
+        } else {
+            self.rules.names.get(rule.0).unwrap_or("")
+        }
     }
 }
 
@@ -196,7 +214,7 @@ impl Rules {
 
     /// Adds the next rule; `None` when there is no number left for one more.
     pub(super) fn push(&mut self, bind: &BindSource, gives: Gives) -> Option<()> {
-        let rule = RuleId(u32::try_from(self.gives.len()).ok().filter(|rule| *rule < RuleId::UNBOUND.0)?);
+        let rule = RuleId(u32::try_from(self.gives.len()).ok().filter(|rule| *rule < RuleId::FIRST_GUARD)?);
         match bind {
             BindSource { user, database, from, proofs, .. } if !proofs.is_empty() => {
                 let pattern = Pattern { user: self.number(user)?, database: self.number(database)?, from: from.map(plain) };

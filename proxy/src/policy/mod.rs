@@ -4,7 +4,8 @@
 //!   Source ──compile──▶ Policy ──grant(user, database, address, proofs)──▶ Grant      at login and after a reload
 //!                         │
 //!                         ├──may_choose(grant, region)                        when a client sets its region
-//!                         └──decide(grant, region)──▶ Permit | Denial         before every message that needs a backend
+//!                         ├──may_run(grant, region, guards)                   when a statement is planned
+//!                         └──decide(grant, region, guards)──▶ Permit | Denial before every message that needs a backend
 //! ```
 //!
 //! A [`Policy`] never changes: a reload compiles a new one, with the next generation, in which every region keeps its number.
@@ -32,6 +33,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::region::{RegionId, RegionSet, SessionRegion};
+use crate::sql::GuardSet;
 use crate::wire::sqlstate::SqlState;
 
 pub use certificate::CertificateNames;
@@ -49,6 +51,8 @@ pub struct Policy {
     regions: Regions,
     rules: grant::Rules,
     table: decide::Table,
+    guards: GuardSet,
+    enforce: bool,
     block_message: Box<str>,
     block_sqlstate: SqlState,
 }
@@ -98,6 +102,11 @@ impl Policy {
     /// The jurisdiction that the region was declared with.
     pub fn jurisdiction(&self, region: RegionId) -> Option<&str> {
         self.regions.jurisdictions.get(region.index())?.as_deref()
+    }
+
+    /// The ways out of a server that are denied.
+    pub fn guards(&self) -> GuardSet {
+        self.guards
     }
 
     /// The declared regions of the grant; all that this policy declares if the client may choose any.

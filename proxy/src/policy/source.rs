@@ -5,6 +5,7 @@
 use ipnet::IpNet;
 
 use super::Proof;
+use crate::sql::GuardSet;
 use crate::target::TargetSessionAttrs;
 use crate::wire::sqlstate::SqlState;
 
@@ -21,8 +22,11 @@ pub struct Source {
     pub no_region: NoRegion,
     /// Where [`NoRegion::Default`] and `enforce = false` lead.
     pub default_region: Option<String>,
-    /// `false` is a dry run: a region without a node is served by the default region, and counted.
+    /// `false` is a dry run: a region without a node is served by the default region, a guarded statement is served, and both are
+    /// counted.
     pub enforce: bool,
+    /// The ways out of a server that are denied.
+    pub guards: GuardSet,
     /// What a blocked client reads; `{reason}` is replaced by the reason.
     pub block_message: String,
     /// The SQLSTATE of that message.

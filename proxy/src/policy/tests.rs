@@ -16,6 +16,7 @@ fn source() -> Source {
         unbound: Unbound::Block,
         no_region: NoRegion::Block,
         default_region: None,
+        guards: crate::sql::Guard::ALL.into_iter().collect(),
         enforce: true,
         block_message: "Query blocked by route plugin: {reason}".to_owned(),
         block_sqlstate: SqlState::SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION,
@@ -50,7 +51,7 @@ fn user(name: &str) -> Subject<'_> {
 /// One decision in words: `eu-west`, `eu-west NoRequirement`, or `42501 permission denied …`.
 fn decided(policy: &Policy, name: &str, region: &str) -> String {
     let grant = policy.grant(&user(name)).unwrap();
-    match policy.decide(&grant, &policy.region(region)) {
+    match policy.decide(&grant, &policy.region(region), GuardSet::NONE) {
         Ok(permit) => match permit.requirement() {
             Requirement::InRegion => policy.name(permit.region()).to_owned(),
             other @ (Requirement::NoRequirement | Requirement::WouldBlock(_)) => {

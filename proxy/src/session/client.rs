@@ -19,6 +19,7 @@ use crate::limits::SESSION_HELD_BYTES_MAX;
 use crate::policy::Grant;
 use crate::pool::{BackendKey, Parameters, PoolIndex, PoolMode, SessionKey};
 use crate::region::RegionId;
+use crate::sql::GuardSet;
 use crate::target::TargetSessionAttrs;
 use crate::wire::startup::Replication;
 use crate::wire::{CancelSecret, Splitter, TransactionStatus};
@@ -90,6 +91,8 @@ pub(super) struct Session {
 
     /// What its login entitles it to, under the policy of `generation`.
     pub(super) grant: Option<Grant>,
+    /// Of the statements that it has prepared.
+    pub(super) guards: GuardSet,
     pub(super) generation: u64,
     pub(super) region: RegionTrack,
 
@@ -193,6 +196,7 @@ impl Session {
             told: login.told,
             start_settings: None,
             grant: None,
+            guards: GuardSet::NONE,
             generation: 0,
             region: RegionTrack::default(),
             splitter: Splitter::default(),

@@ -12,7 +12,7 @@ use super::prepared::{Before, Note, Unnamed};
 use super::{Common, Refusal};
 use crate::limits::{LOCAL_STATEMENT_BYTES_MAX, LOCAL_STATEMENTS_MAX};
 use crate::pool::{Kind, Rule};
-use crate::sql::{self, Reading};
+use crate::sql::{self, GuardSet, Reading};
 use crate::wire::frontend::{ParseFields, Target};
 use crate::wire::{SqlState, TransactionStatus, backend, frontend, tag};
 
@@ -52,7 +52,9 @@ impl Common {
             return self.hold_until_quiet(session, out);
         }
         let mut leaves = None;
+        let mut guards = GuardSet::NONE;
         match self.read(session, fields.text) {
+            Reading::Plain if session.replicates() => guards = sql::searched(fields.text),
             Reading::Plain => {}
             Reading::Refused(refused) => return self.fail_unit(session, &Refusal::of_text(refused), out),
             Reading::Known(facts) => match &facts.statements[..] {
@@ -68,6 +70,7 @@ impl Common {
                         return self.fail_unit(session, &refusal, out);
                     }
                     Class::Other => {
+                        guards = statement.guards;
                         leaves = Cause::of(&statement.kind, &session.told);
                         if let Some(cause) = leaves.filter(|_| self.refuses_state(session)) {
                             return self.fail_unit(session, &cause.refusal(), out);
@@ -82,13 +85,17 @@ impl Common {
         }
         if session.maps_statements() {
             let definition = body.get(fields.name.len() + 1..).unwrap_or_default();
-            return self.prepare(session, fields, definition, leaves, out);
+            return self.prepare(session, fields, definition, leaves, guards, out);
         }
-        let key = match self.gate(session, "Parse", out) {
+        if is_failed && !guards.is_empty() {
+            return self.fail_in_failed(session, out);
+        }
+        let key = match self.gate_guarded(session, guards, "Parse", out) {
             Gate::Open(key) => key,
             Gate::Hold(wait) => return Verdict::Hold(wait),
             Gate::Refuse(refusal) => return self.fail_unit(session, &refusal, out),
         };
+        session.guards |= guards;
         session.is_used();
         session.unit.unnamed |= fields.name.is_empty();
         if session.local_statement(fields.name).is_some() {

@@ -8,8 +8,9 @@ use super::output::{Feed, Output, Outputs, Payload, farewell};
 use super::{Common, Refusal};
 use crate::limits::{BIND_NAMES_BYTES_MAX, MESSAGE_BYTES_MAX, OWED_REPLIES_MAX, SMALL_MESSAGE_BYTES_MAX, STATEMENT_BYTES_MAX};
 use crate::pool::{Kind, Rule};
+use crate::sql::{Guard, GuardSet};
 use crate::wire::tag::frontend as tag;
-use crate::wire::{Frame, Malformed, Mode, frontend};
+use crate::wire::{Frame, Malformed, Mode, TransactionStatus, frontend};
 
 /// What becomes of a message.
 pub(super) enum Verdict {
@@ -58,7 +59,9 @@ fn mode(message: u8, body_len: usize) -> Result<Mode, Refused> {
         tag::QUERY | tag::PARSE => (Mode::Gather, STATEMENT_BYTES_MAX),
         tag::BIND if body_len <= BIND_NAMES_BYTES_MAX => (Mode::Gather, MESSAGE_BYTES_MAX),
         tag::BIND => (Mode::StreamAfter(BIND_NAMES_BYTES_MAX), MESSAGE_BYTES_MAX),
-        tag::FUNCTION_CALL | tag::COPY_DATA => (Mode::Stream, MESSAGE_BYTES_MAX),
+        tag::FUNCTION_CALL if body_len <= FUNCTION_NUMBER_BYTES => (Mode::Gather, MESSAGE_BYTES_MAX),
+        tag::FUNCTION_CALL => (Mode::StreamAfter(FUNCTION_NUMBER_BYTES), MESSAGE_BYTES_MAX),
+        tag::COPY_DATA => (Mode::Stream, MESSAGE_BYTES_MAX),
         tag::EXECUTE | tag::DESCRIBE | tag::CLOSE | tag::SYNC | tag::FLUSH | tag::TERMINATE | tag::COPY_DONE | tag::COPY_FAIL => {
             (Mode::Gather, SMALL_MESSAGE_BYTES_MAX)
         }
@@ -67,6 +70,8 @@ fn mode(message: u8, body_len: usize) -> Result<Mode, Refused> {
     if body_len > bytes_max { Err(Refused::Length) } else { Ok(mode) }
 }
 
+/// Bytes at the head of a FunctionCall that say which function.
+const FUNCTION_NUMBER_BYTES: usize = 4;
 /// Bytes of a message's type and length.
 const HEADER_BYTES: usize = 5;
 
@@ -210,7 +215,7 @@ impl Common {
             tag::CLOSE => self.close(session, message.body, out),
             tag::SYNC => self.sync(session, message.body, out),
             tag::FLUSH => self.flush(session, message.body, out),
-            tag::FUNCTION_CALL => self.function_call(session, out),
+            tag::FUNCTION_CALL => self.function_call(session, message.body, out),
             tag::COPY_DATA => self.copy_data(session, None),
             tag::COPY_DONE | tag::COPY_FAIL => self.copy_data(session, Some(Kind::CopyEnd)),
             tag::TERMINATE => Verdict::Goodbye,
@@ -229,9 +234,14 @@ impl Common {
         }
     }
 
-    /// A FunctionCall is a statement of unknown target: it passes the same gate.
-    fn function_call(&mut self, session: &mut Session, out: &mut Outputs) -> Verdict {
-        match self.gate(session, "FunctionCall", out) {
+    /// A FunctionCall is a statement of unknown target: it passes the same gate. Without a number it is one that the server refuses.
+    fn function_call(&mut self, session: &mut Session, body: &[u8], out: &mut Outputs) -> Verdict {
+        let number = body.first_chunk().map(|number| u32::from_be_bytes(*number));
+        let guards = GuardSet::from(number.and_then(Guard::of_function_number));
+        if guards != GuardSet::NONE && session.status == TransactionStatus::Failed && session.is_quiet() {
+            return self.refuse_query(session, &Refusal::in_failed_transaction(), out);
+        }
+        match self.gate_guarded(session, guards, "FunctionCall", out) {
             Gate::Open(backend) => {
                 session.fresh = false;
                 self.note_sent(session, backend, Some((Kind::FunctionCall, Rule::Forward)));

@@ -10,9 +10,10 @@ use super::prepared::Note;
 use super::region::RegionTrack;
 use super::replication::not_permitted;
 use super::{Common, Refusal};
-use crate::policy::{Denial, Grant, Requirement, Subject};
+use crate::policy::{Denial, Grant, Requirement, RuleId, Subject};
 use crate::pool::{BackendKey, Checkout, Farewell, Kind, PoolKey, Reply, Rule};
 use crate::region::{RegionId, SessionRegion};
+use crate::sql::GuardSet;
 use crate::wire::{Report, Severity, SqlState, TransactionStatus, encode_notice, frontend};
 
 /// What the gate says.
@@ -29,7 +30,19 @@ impl Common {
     /// Decides about the next message of the session in its present region, and gets it a backend.
     pub(super) fn gate(&mut self, session: &mut Session, message: &'static str, out: &mut Outputs) -> Gate {
         let region = session.region.current().clone();
-        self.gate_in(session, &region, message, out)
+        self.gate_in(session, &region, GuardSet::NONE, message, out)
+    }
+
+    /// The same for a message with guards.
+    pub(super) fn gate_guarded(
+        &mut self,
+        session: &mut Session,
+        guards: GuardSet,
+        message: &'static str,
+        out: &mut Outputs,
+    ) -> Gate {
+        let region = session.region.current().clone();
+        self.gate_in(session, &region, guards, message, out)
     }
 
     /// The same for a region that the message itself chooses.
@@ -37,6 +50,7 @@ impl Common {
         &mut self,
         session: &mut Session,
         region: &SessionRegion,
+        guards: GuardSet,
         message: &'static str,
         out: &mut Outputs,
     ) -> Gate {
@@ -58,13 +72,13 @@ impl Common {
         }
         let Some(grant) = &session.grant else { return Gate::Refuse(Refusal::internal("session without a grant")) };
         // The snapshot that the grant is of: a newer one is for the next message.
-        let permit = match self.policy.snapshot().decide(grant, region) {
+        let permit = match self.policy.snapshot().decide(grant, region, guards) {
             Ok(permit) => permit,
             // The refusal must stand behind the replies that are still to come.
             Err(_) if !session.is_quiet() && !session.unit.touched => return Gate::Hold(Wait::Quiet),
             Err(denial) => return Gate::Refuse(self.denied(session, &denial, message, out)),
         };
-        let (served_by, requirement) = (permit.region(), permit.requirement());
+        let (served_by, requirement, rule) = (permit.region(), permit.requirement(), permit.rule());
         if let Some(key) = session.backend {
             // A reload may have given the session other servers of its region, as it may have changed its node.
             let other_servers = grant.target() != session.target;
@@ -108,7 +122,7 @@ impl Common {
         let gate = self.open_gate(session, key, out);
         if matches!(gate, Gate::Open(_)) {
             // A message that is held is decided on again, and counted then.
-            self.permitted(session, region, requirement, served_by, message, out);
+            self.permitted(session, region, requirement, rule, served_by, message, out);
         }
         gate
     }
@@ -164,6 +178,11 @@ impl Common {
             Ok(grant) => grant,
             Err(denial) => return Err(Refusal::new(denial.sqlstate(policy), denial.message(policy))),
         };
+        // What it has prepared could be run under its name.
+        if let Err(denial) = policy.may_run(session.region.current(), session.guards) {
+            let refusal = Refusal::new(denial.sqlstate(policy), denial.message(policy));
+            return Err(refusal.with_hint("The session has prepared such a statement before that was denied; connect again."));
+        }
         if session.replicates() && !grant.may_replicate() {
             return Err(not_permitted());
         }
@@ -179,11 +198,13 @@ impl Common {
         Ok(())
     }
 
+    #[expect(clippy::too_many_arguments, reason = "the parts of a permit, which has been used, and whose it was")]
     fn permitted(
         &self,
         session: &Session,
         region: &SessionRegion,
         requirement: Requirement,
+        rule: RuleId,
         served_by: RegionId,
         message: &'static str,
         out: &mut Outputs,
@@ -194,7 +215,7 @@ impl Common {
             Requirement::WouldBlock(reason) => {
                 self.counters.decided(Outcome::WouldBlock(reason), region);
                 let policy = self.policy.snapshot();
-                let rule = session.grant.as_ref().map_or("", |grant| policy.rule_name(grant.rule()));
+                let rule = policy.rule_name(rule);
                 out.push(Output::Audit(Box::new(AuditRecord {
                     would_block: true,
                     served_by: Some(served_by),
@@ -211,7 +232,7 @@ impl Common {
         self.counters.decided(Outcome::Denied(denial.reason), &denial.region);
         let rule = policy.rule_name(denial.rule);
         out.push(Output::Audit(Box::new(audit(session, region, denial.reason, rule, sqlstate, message))));
-        Refusal::new(sqlstate, denial.message(policy))
+        Refusal { hint: denial.hint(), ..Refusal::new(sqlstate, denial.message(policy)) }
     }
 
     /// Sends bytes of the core's own to the session's backend, and notes what they ask for.

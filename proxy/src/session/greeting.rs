@@ -14,6 +14,7 @@ use super::output::{Outputs, farewell, tell};
 use super::{Common, Refusal, cancel};
 use crate::policy::Requirement;
 use crate::pool::{Checkout, Parameters, PoolMode};
+use crate::sql::GuardSet;
 use crate::wire::backend::{backend_key_data, parameter_status, ready_for_query};
 use crate::wire::{CancelSecret, TransactionStatus};
 
@@ -44,7 +45,7 @@ impl Common {
     fn first_backend(&mut self, session: &mut Session) -> Result<bool, Refusal> {
         let Some(grant) = &session.grant else { return Ok(true) };
         // This is no decision about a message: those are counted and recorded when they come.
-        let Ok(permit) = self.policy.snapshot().decide(grant, session.region.current()) else { return Ok(true) };
+        let Ok(permit) = self.policy.snapshot().decide(grant, session.region.current(), GuardSet::NONE) else { return Ok(true) };
         if matches!(permit.requirement(), Requirement::WouldBlock(_)) {
             return Ok(true);
         }

@@ -11,7 +11,7 @@ use super::region::RegionTrack;
 use crate::policy::{Denial, Grant, Policy};
 use crate::pool::{Effect, Parameters};
 use crate::region::SessionRegion;
-use crate::sql::{Facts, Kind, Statement};
+use crate::sql::{Facts, GuardSet, Kind, Statement};
 use crate::wire::{Report, Severity, SqlState, TransactionStatus, backend, encode_notice};
 
 /// Where the session stands as the message arrives.
@@ -74,6 +74,8 @@ pub(super) struct Plan {
     pub(super) runs_in: SessionRegion,
     /// The statement that is blocked, should the region be.
     pub(super) blocked: usize,
+    /// The guards of its statements.
+    pub(super) guards: GuardSet,
     /// What the backend will remember and the next session must not see.
     pub(super) leaves: Option<Cause>,
     /// BEGIN to be put off, and the SET TRANSACTION behind it: places in the list of statements.
@@ -158,6 +160,7 @@ pub(super) fn plan(view: &View<'_>, facts: &Facts, text: &[u8]) -> Result<Plan, 
         runs_in: walk.runs_in.unwrap_or_else(|| walk.region.current().clone()),
         items,
         region: walk.region,
+        guards: facts.statements.iter().fold(GuardSet::NONE, |all, statement| all | statement.guards),
         leaves: walk.leaves,
         defer: walk.defer,
         status: walk.status,
@@ -167,6 +170,7 @@ pub(super) fn plan(view: &View<'_>, facts: &Facts, text: &[u8]) -> Result<Plan, 
 
 impl Walk<'_> {
     fn item(&mut self, place: usize, statement: &Statement) -> Result<Item, Refuse> {
+        self.view.policy.may_run(self.region.current(), statement.guards).map_err(Refuse::Denied)?;
         let first = self.text.get(statement.range.start).copied().unwrap_or_default();
         match &statement.kind {
             Kind::SetRegion { value, local } => {

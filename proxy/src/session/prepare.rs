@@ -10,6 +10,7 @@ use super::pin::Cause;
 use super::prepared::{Bound, Entry, Environment, Note, Statement, server_name};
 use super::{Common, Refusal};
 use crate::pool::{BackendKey, Kind, PoolMode, Rule, Standing};
+use crate::sql::GuardSet;
 use crate::wire::frontend::{BindNames, ParseFields};
 use crate::wire::{TransactionStatus, backend, frontend};
 
@@ -28,10 +29,14 @@ impl Common {
         fields: &ParseFields<'_>,
         definition: &[u8],
         leaves: Option<Cause>,
+        guards: GuardSet,
         out: &mut Outputs,
     ) -> Verdict {
+        if session.status == TransactionStatus::Failed && !guards.is_empty() {
+            return self.fail_in_failed(session, out);
+        }
         if fields.name.is_empty() {
-            return self.prepare_unnamed(session, definition, leaves, out);
+            return self.prepare_unnamed(session, definition, leaves, guards, out);
         }
         if session.status == TransactionStatus::Failed {
             return self.fail_in_failed(session, out);
@@ -41,11 +46,12 @@ impl Common {
             self.counters.statements_refused_total.add(1);
             return self.fail_unit(session, &refusal, out);
         }
-        let key = match self.gate(session, "Parse", out) {
+        let key = match self.gate_guarded(session, guards, "Parse", out) {
             Gate::Open(key) => key,
             Gate::Hold(wait) => return Verdict::Hold(wait),
             Gate::Refuse(refusal) => return self.fail_unit(session, &refusal, out),
         };
+        session.guards |= guards;
         // What a pinned session has made for itself may give the same text another meaning.
         let statement = self.shared.statement(definition, &session.told, leaves, session.pin.is_some());
         // The Parse goes to the server even if it has the statement: what the text refers to may have changed since.
@@ -54,12 +60,20 @@ impl Common {
         Verdict::Done
     }
 
-    fn prepare_unnamed(&mut self, session: &mut Session, definition: &[u8], leaves: Option<Cause>, out: &mut Outputs) -> Verdict {
-        let key = match self.gate(session, "Parse", out) {
+    fn prepare_unnamed(
+        &mut self,
+        session: &mut Session,
+        definition: &[u8],
+        leaves: Option<Cause>,
+        guards: GuardSet,
+        out: &mut Outputs,
+    ) -> Verdict {
+        let key = match self.gate_guarded(session, guards, "Parse", out) {
             Gate::Open(key) => key,
             Gate::Hold(wait) => return Verdict::Hold(wait),
             Gate::Refuse(refusal) => return self.fail_unit(session, &refusal, out),
         };
+        session.guards |= guards;
         let digest = self.shared.unique();
         let told = session.told.clone();
         let previous = session.statements().replace_unnamed(digest, definition, &told, leaves);

@@ -2,7 +2,7 @@
 //!
 //! Such a session has a backend of its own, opened for it and closed behind it: what a walsender has been told is not undone by
 //! DISCARD ALL, which physical replication does not even have. Its queries are in the language of the chapter "Streaming Replication
-//! Protocol", so none of them is read; each passes the gate as a text without anything of interest. So the region cannot be set
+//! Protocol", so none of them is read; each passes the gate as a text in which nothing but guarded names is looked for. So the region cannot be set
 //! by a statement: it is the one that the session started in.
 //!
 //! A stream is one message that never ends. So that a reload takes effect in it too, the decision is made again before data is
@@ -12,7 +12,7 @@ use super::client::Session;
 use super::output::Outputs;
 use super::{Common, Core, Refusal, Sessions, shutting_down};
 use crate::pool::{BackendKey, Farewell, SessionKey, State};
-use crate::sql::{Reading, StringConstants};
+use crate::sql::{GuardSet, Reading, StringConstants};
 use crate::wire::SqlState;
 use crate::wire::startup::Replication;
 
@@ -66,7 +66,7 @@ impl Common {
         if let Err(refusal) = self.renew_grant(session) {
             return Some((owner, refusal));
         }
-        let decision = self.policy.snapshot().decide(session.grant.as_ref()?, session.region.current());
+        let decision = self.policy.snapshot().decide(session.grant.as_ref()?, session.region.current(), GuardSet::NONE);
         match decision {
             Ok(permit) if permit.region() == served_by => None,
             Ok(_) => Some((owner, Refusal::new(SqlState::ADMIN_SHUTDOWN, "the region of this session is served elsewhere now"))),

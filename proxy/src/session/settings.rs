@@ -17,6 +17,7 @@ use super::frontend::Verdict;
 use super::gate::Gate;
 use super::output::Outputs;
 use crate::pool::{BackendKey, Kind, Parameters, PoolMode, Rule};
+use crate::sql::GuardSet;
 use crate::wire::{SqlState, backend, frontend, parse_error};
 
 /// Whether a setting that servers report can be given back by `set_config`. The others say what the server or the user is.
@@ -87,7 +88,7 @@ impl Common {
         }
         // Where it may not go it is not read by a server either.
         let grant = session.grant.as_ref()?;
-        drop(self.policy.snapshot().decide(grant, session.region.current()).ok()?);
+        drop(self.policy.snapshot().decide(grant, session.region.current(), GuardSet::NONE).ok()?);
         match self.gate(session, message, out) {
             Gate::Open(key) => {
                 self.send(session, key, frontend::query(b"SELECT 1"), Some((Kind::Query, Rule::Swallow)), out);

@@ -11,7 +11,7 @@ use super::plan::{Item, Plan, Refuse, View, joined, plan};
 use super::{Common, Refusal};
 use crate::limits::DEFERRED_STATEMENTS_MAX;
 use crate::pool::{Effect, Kind, Rule, Script};
-use crate::sql::{self, Facts, Reading};
+use crate::sql::{self, Facts, GuardSet, Reading};
 use crate::wire::{SqlState, TransactionStatus, backend, frontend};
 
 impl Common {
@@ -27,7 +27,7 @@ impl Common {
             return verdict;
         }
         match self.read(session, text) {
-            Reading::Plain => self.plain_query(session, out),
+            Reading::Plain => self.plain_query(session, text, out),
             // Whatever is not plain depends on the transaction status, so it must be known.
             Reading::Known(_) | Reading::Refused(_) if !session.is_quiet() => self.hold_until_quiet(session, out),
             // It stands behind statements of a pipeline that has not been ended.
@@ -40,8 +40,9 @@ impl Common {
     }
 
     /// A text without anything of interest: the decision, and on it goes.
-    fn plain_query(&mut self, session: &mut Session, out: &mut Outputs) -> Verdict {
-        match self.gate(session, "Query", out) {
+    fn plain_query(&mut self, session: &mut Session, text: &[u8], out: &mut Outputs) -> Verdict {
+        let guards = if session.replicates() { sql::searched(text) } else { GuardSet::NONE };
+        match self.gate_guarded(session, guards, "Query", out) {
             Gate::Open(backend) => {
                 session.fresh = false;
                 self.note_sent(session, backend, Some((Kind::Query, Rule::Forward)));
@@ -111,7 +112,9 @@ impl Common {
             return found.node().name.to_string();
         }
         let Some(grant) = &session.grant else { return String::new() };
-        let Ok(permit) = self.policy.snapshot().decide(grant, session.region.current()) else { return String::new() };
+        let Ok(permit) = self.policy.snapshot().decide(grant, session.region.current(), GuardSet::NONE) else {
+            return String::new();
+        };
         let node =
             self.settings.nodes.get(permit.region().index()).and_then(|first| first.get(grant.target().index())?.as_deref());
         node.unwrap_or_default().to_owned()
@@ -172,7 +175,7 @@ impl Common {
         let gate = match session.backend {
             // Whatever has become of its grant, a session may always undo what it has begun.
             Some(backend) if only_rolls_back && session.failure.is_none() => Gate::Open(backend),
-            Some(_) | None => self.gate_in(session, &plan.runs_in, "Query", out),
+            Some(_) | None => self.gate_in(session, &plan.runs_in, plan.guards, "Query", out),
         };
         let key = match gate {
             Gate::Open(key) => key,
@@ -181,6 +184,7 @@ impl Common {
         };
         session.fresh = false;
         if let Some(cause) = plan.leaves {
+            session.guards |= plan.guards;
             self.leaves_behind(session, key, cause, out);
         }
         session.clearing |= facts.statements.iter().any(|statement| clears_names(&statement.kind));

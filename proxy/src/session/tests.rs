@@ -10,6 +10,7 @@ mod cancels;
 mod extended;
 mod faults;
 mod greetings;
+mod guards;
 mod losses;
 mod memory;
 mod model;

@@ -6,6 +6,7 @@
 use std::ops::Range;
 use std::rc::Rc;
 
+use super::guard::GuardSet;
 use crate::wire::SqlState;
 
 /// What [`Reader::read`](crate::sql::Reader::read) found in a text.
@@ -48,6 +49,8 @@ pub struct Statement {
     pub range: Range<usize>,
     /// What it does.
     pub kind: Kind,
+    /// By which ways it could have its server move data elsewhere.
+    pub guards: GuardSet,
 }
 
 /// What a statement does to the session's region, to its transaction and to what a backend remembers.

@@ -87,7 +87,7 @@ pub(super) fn too_complex(message: impl Into<String>) -> SyntaxRefusal {
     SyntaxRefusal { sqlstate: SqlState::STATEMENT_TOO_COMPLEX, message: message.into(), detail: None, position: None }
 }
 
-fn check_size(text: &str) -> Result<(), SyntaxRefusal> {
+pub(super) fn check_size(text: &str) -> Result<(), SyntaxRefusal> {
     if text.len() > SQL_TEXT_BYTES_MAX {
         Err(too_complex(format!("statement is too long to be read: {} bytes, {SQL_TEXT_BYTES_MAX} at most", text.len())))
     } else if operator_steps(text.as_bytes()) > SQL_OPERATOR_STEPS_MAX {

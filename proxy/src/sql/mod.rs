@@ -6,17 +6,21 @@
 //! module never guesses, and it decides nothing else about a text. It knows no session, no region and no policy, and no other
 //! module names the grammar.
 //!
-//! What the text does not show stays unseen: what functions, triggers and `DO` blocks do inside a backend, and what a text in a
-//! string is when something executes it. Nothing that is routed depends on it.
+//! What the text does not show stays unseen: what functions, triggers and `DO` blocks do inside a backend, and what a text is that is
+//! put together there. Nothing that is routed depends on it. Guards (`guard`) are found in the texts that make such things, as far as
+//! they are written there.
 
 #![forbid(unsafe_code)]
 
+mod bodies;
 mod cache;
 mod characters;
 mod control;
 mod escapes;
 mod facts;
 mod grammar;
+mod guard;
+mod guarded;
 mod prefilter;
 mod settings;
 mod tokens;
@@ -30,6 +34,7 @@ use std::rc::Rc;
 
 pub use characters::blank;
 pub use facts::{Extent, Facts, Kind, ROLE, Reading, Refusal, SESSION_AUTHORIZATION, SessionState, Statement, SyntaxRefusal};
+pub use guard::{Guard, GuardSet};
 pub use settings::{NODE_SETTING, refused_setting};
 
 use cache::Cache;
@@ -54,6 +59,11 @@ impl StringConstants {
     pub fn of(standard_conforming_strings: Option<&str>) -> Self {
         if standard_conforming_strings == Some("off") { Self::Escaping } else { Self::Conforming }
     }
+}
+
+/// The guards of a text that is not read otherwise: of every guarded name and command in it, wherever they stand.
+pub fn searched(text: &[u8]) -> GuardSet {
+    bodies::search_raw(&characters::as_utf8(text))
 }
 
 /// Reads texts and remembers what they say. Each worker has its own; a change of the parameters takes a new one.
@@ -129,20 +139,20 @@ fn facts(bytes: &[u8], parameters: &Parameters) -> Result<Facts, SyntaxRefusal> 
 
     let mut statements = Vec::with_capacity(found.len());
     for (range, statement, start) in found {
-        let kind = if start == Start::Control {
+        let (kind, guards) = if start == Start::Control {
             let tree = trees.next().ok_or_else(|| grammar::too_complex("statement could not be read"))?;
-            control::kind(tree, parameters)
-        } else if start == Start::Remembered || prefilter::is_remarkable(statement.as_bytes(), start) {
+            (control::kind(tree, parameters), GuardSet::NONE)
+        } else if matches!(start, Start::Remembered | Start::Guarded) || prefilter::is_remarkable(statement.as_bytes(), start) {
             let all_tokens = match &mut all_tokens {
                 Some(tokens) => tokens,
                 none => none.insert(grammar::tokens(&text)?),
             };
             tokens::kind(&text, tokens_in(all_tokens, &range), parameters)?
         } else {
-            Kind::Other { state: None }
+            (Kind::Other { state: None }, GuardSet::NONE)
         };
         let is_lossy = is_lossy && bytes.get(range.clone()).is_none_or(|bytes| str::from_utf8(bytes).is_err());
-        statements.push(Statement { range, kind: if is_lossy { without_lost_text(kind) } else { kind } });
+        statements.push(Statement { range, kind: if is_lossy { without_lost_text(kind) } else { kind }, guards });
     }
     Ok(Facts { statements: statements.into() })
 }

@@ -13,6 +13,8 @@ pub(super) enum Start {
     Control,
     /// Leaves something in its session, by its first words alone.
     Remembered,
+    /// A command that may be guarded by its words.
+    Guarded,
     /// Neither, but may stand around an EXECUTE.
     Wrapper,
     /// Neither.
@@ -44,33 +46,86 @@ pub(super) fn start(text: &[u8]) -> Start {
         b"set" | b"reset" | b"show" | b"discard" | b"begin" | b"start" | b"commit" | b"end" | b"rollback" | b"abort"
         | b"savepoint" | b"release" | b"deallocate" => Start::Control,
         b"prepare" | b"execute" | b"listen" | b"unlisten" | b"do" | b"declare" | b"load" => Start::Remembered,
+        b"create" if !makes_what_is_harmless(text.get(length..).unwrap_or_default()) => Start::Guarded,
         b"create" | b"explain" => Start::Wrapper,
-        b"select" | b"insert" | b"update" | b"delete" | b"with" | b"values" | b"table" | b"merge" | b"copy" | b"call"
-        | b"alter" | b"drop" | b"truncate" | b"grant" | b"revoke" | b"comment" | b"analyze" | b"analyse" | b"vacuum"
-        | b"reindex" | b"cluster" | b"lock" | b"fetch" | b"move" | b"close" | b"notify" | b"refresh" | b"checkpoint" => {
-            Start::Ordinary
-        }
+        b"alter" | b"copy" | b"import" => Start::Guarded,
+        b"select" | b"insert" | b"update" | b"delete" | b"with" | b"values" | b"table" | b"merge" | b"call" | b"drop"
+        | b"truncate" | b"grant" | b"revoke" | b"comment" | b"analyze" | b"analyse" | b"vacuum" | b"reindex" | b"cluster"
+        | b"lock" | b"fetch" | b"move" | b"close" | b"notify" | b"refresh" | b"checkpoint" => Start::Ordinary,
         _ => Start::Unknown,
     }
+}
+
+/// Whether behind CREATE stands what is not guarded and makes nothing that can be called; after nothing but white space.
+fn makes_what_is_harmless(text: &[u8]) -> bool {
+    let text = trim(text);
+    let end = text.iter().position(|byte| !is_identifier_byte(*byte)).unwrap_or(text.len());
+    let word = text.get(..end).unwrap_or_default();
+    let harmless: [&[u8]; 13] = [
+        b"table",
+        b"unlogged",
+        b"temp",
+        b"temporary",
+        b"index",
+        b"unique",
+        b"view",
+        b"materialized",
+        b"sequence",
+        b"schema",
+        b"role",
+        b"database",
+        b"statistics",
+    ];
+    harmless.iter().any(|object| word.eq_ignore_ascii_case(object))
 }
 
 /// Whether a statement that begins with `start` has a word in it that its tokens must be looked through for.
 pub(super) fn is_remarkable(text: &[u8], start: Start) -> bool {
     memchr2_iter(b'_', b'&', text).any(|at| is_remarkable_mark(text, at))
         || memchr2_iter(b'm', b'M', text).any(|at| is_temporary(text, at))
+        || memchr2_iter(b'k', b'K', text).any(|at| is_dblink(text, at))
         || memchr2_iter(b'v', b'V', text).any(|at| is_sequence_function(text, at))
         || start != Start::Ordinary && memchr2_iter(b'x', b'X', text).any(|at| is_around(text, at, b"e", b"xecute"))
 }
 
 /// Whether the `_` or `&` at `at` stands in `set_config`, in a name that begins with `pg_temp`, in the name of an advisory lock
-/// function, or begins a name with escapes.
+/// function, of a guarded function or of one that runs a text, or begins a name with escapes.
 fn is_remarkable_mark(text: &[u8], at: usize) -> bool {
     match text.get(at + 1) {
         // A name in quotes. A constant with escapes (U&'…') names nothing.
         _ if text.get(at) == Some(&b'&') => is_around(text, at, b"u", b"&\""),
+        _ if is_guarded_name(text, at) => true,
         Some(b'c' | b'C') => is_around(text, at, b"set", b"_config"),
         Some(b't' | b'T') => is_around(text, at, b"pg", b"_temp"),
         Some(b'a' | b'A') => is_around(text, at, b"pg", b"_advisory") || is_around(text, at, b"pg_try", b"_advisory"),
+        _ => false,
+    }
+}
+
+/// Whether the `_` at `at` stands in the name of a guarded function, or of one that runs a text: behind its first part.
+fn is_guarded_name(text: &[u8], at: usize) -> bool {
+    let begins = |first: &[u8], rests: &[&[u8]]| rests.iter().any(|rest| is_around(text, at, first, rest));
+    match at.checked_sub(1).and_then(|before| text.get(before)) {
+        Some(b'g' | b'G') => begins(
+            b"pg",
+            &[
+                b"_read_",
+                b"_ls_",
+                b"_stat_file",
+                b"_file_",
+                b"_logdir_",
+                b"_create_",
+                b"_copy_",
+                b"_logical_",
+                b"_replication_",
+                b"_sync_",
+            ],
+        ),
+        Some(b'o' | b'O') => begins(b"lo", &[b"_import", b"_export"]),
+        Some(b'p' | b'P') => begins(b"http", &[b"_"]),
+        Some(b'y' | b'Y') => begins(b"query", &[b"_to_xml", b"_export"]),
+        Some(b's' | b'S') => begins(b"ts", &[b"_stat", b"_rewrite"]),
+        Some(b'h' | b'H') => begins(b"xpath", &[b"_table"]),
         _ => false,
     }
 }
@@ -83,6 +138,13 @@ fn is_temporary(text: &[u8], at: usize) -> bool {
     let is_identifier_byte_at = |at: usize| text.get(at).copied().is_some_and(is_identifier_byte);
     let length = if is_around(text, at, b"te", b"mporary") { b"mporary".len() } else { b"mp".len() };
     !is_identifier_byte_at(at + length) && !at.checked_sub(3).is_some_and(is_identifier_byte_at)
+}
+
+/// Whether the `k` at `at` stands in `dblink`.
+fn is_dblink(text: &[u8], at: usize) -> bool {
+    // Most are found out by one look.
+    let before = at.checked_sub(1).and_then(|before| text.get(before));
+    matches!(before, Some(b'n' | b'N')) && is_around(text, at, b"dblin", b"k")
 }
 
 /// Whether the `v` at `at` stands in the name of a function that moves or reads a sequence.

@@ -1,6 +1,7 @@
 //! Tables of texts and what they say, and the hiding places that were thought of.
 
 mod bounds;
+mod guards;
 mod properties;
 
 use super::*;
@@ -151,8 +152,8 @@ fn statements_that_begin_like_ours_are_not_ours() {
         ("DISCARD TEMP", "other"),
         ("DISCARD TEMPORARY", "other"),
         ("DISCARD SEQUENCES", "other"),
-        ("ALTER SYSTEM SET helios.region = 'eu'", "plain"),
-        ("ALTER ROLE alice SET helios.region = 'eu'", "plain"),
+        ("ALTER SYSTEM SET helios.region = 'eu'", "other"),
+        ("ALTER ROLE alice SET helios.region = 'eu'", "other"),
         ("UPDATE t SET a = 1", "plain"),
         ("UPDATE t SET reset = 1, show = 2 WHERE discard", "plain"),
     ]);
@@ -385,7 +386,7 @@ fn nothing_hides_in_the_text() {
         ("SET helios.region = 'eu' -- x\n; SET x = 1 /* ; */; SELECT 1", r#"region "eu" | set x | other"#),
         ("CREATE RULE r AS ON INSERT TO t DO (SELECT 1; SELECT 2); RESET ALL", "other | reset all"),
         ("CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1; SELECT 2; END; RESET ALL", "other | reset all"),
-        ("CREATE FUNCTION f() RETURNS int LANGUAGE sql SET helios.region = 'eu' AS 'SELECT 1'", "plain"),
+        ("CREATE FUNCTION f() RETURNS int LANGUAGE sql SET helios.region = 'eu' AS 'SELECT 1'", "other"),
         ("WITH x AS (SELECT 1) SELECT 1; BEGIN", "other | begin"),
         ("(SELECT 1)", "other"),
         ("SELECT 1;", "plain"),
@@ -422,7 +423,7 @@ fn other_encodings_move_nothing_and_make_no_keyword() {
             message: "invalid byte sequence for encoding \"UTF8\"".into(),
             hint: Some("Names and values that the proxy has to understand are read as UTF-8."),
         });
-        Reading::Known(Rc::new(Facts { statements: [Statement { range: 0..21, kind: refused }].into() }))
+        Reading::Known(Rc::new(Facts { statements: [Statement { range: 0..21, kind: refused, guards: GuardSet::NONE }].into() }))
     });
 }
 

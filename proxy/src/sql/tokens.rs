@@ -10,60 +10,68 @@ use pg_query::protobuf::{self, KeywordKind, Token as TokenKind, a_const};
 
 use super::facts::{Kind, Refusal, SessionState, SyntaxRefusal};
 use super::grammar::{self, Token};
+use super::guard::GuardSet;
+use super::guarded;
 use super::settings::{Parameters, is_guarded, refused_setting};
 use crate::limits::SQL_CALLS_MAX;
 use crate::wire::SqlState;
 
 /// The meaning of a statement of `text` that is no control statement. `tokens` are its own, and not empty.
-pub(super) fn kind(text: &str, tokens: &[Token], parameters: &Parameters) -> Result<Kind, SyntaxRefusal> {
+pub(super) fn kind(text: &str, tokens: &[Token], parameters: &Parameters) -> Result<(Kind, GuardSet), SyntaxRefusal> {
     let statement = Statement { text, tokens };
-    if statement.starts_with(&[TokenKind::Prepare, TokenKind::Transaction, TokenKind::Sconst])
-        || statement.starts_with(&[TokenKind::Prepare, TokenKind::Transaction, TokenKind::Usconst])
-    {
-        return Ok(Kind::PrepareTransaction);
-    }
-    let names = statement.names()?;
-    let is_call = |name: &&Name| statement.kind(name.next) == TokenKind::Ascii40;
-    let calls: Vec<_> = names.iter().filter(is_call).filter(|name| name.text == "set_config").collect();
-    if calls.len() > SQL_CALLS_MAX {
-        return Err(grammar::too_complex("statement calls set_config too often"));
-    }
-    for call in &calls {
-        if let Some(kind) = statement.set_config(call.next, parameters)? {
-            return Ok(kind);
-        }
-    }
-    let calls_one_of = |functions: &[&str]| names.iter().filter(is_call).any(|name| functions.contains(&name.text.as_str()));
-    let state = if let Some(state) = statement.state_by_words() {
-        Some(state)
-    } else if names.iter().any(|name| name.text.starts_with("pg_temp") && statement.kind(name.next) == TokenKind::Ascii46) {
-        Some(SessionState::TemporaryTable)
-    } else if calls_one_of(&["currval", "lastval"]) {
-        Some(SessionState::SequenceRead)
-    } else if calls_one_of(&["nextval", "setval"]) {
-        Some(SessionState::Sequence)
-    } else if calls_one_of(SESSION_LOCK_FUNCTIONS) {
-        Some(SessionState::AdvisoryLock)
-    } else {
-        (!calls.iter().all(|call| statement.is_set_local(call.next))).then_some(SessionState::Setting)
-    };
-    Ok(Kind::Other { state })
+    let words = statement.words()?;
+    Ok((statement.meaning(&words, parameters)?, guarded::guards(&statement, &words)?))
 }
-
-struct Statement<'t> {
-    text: &'t str,
-    tokens: &'t [Token],
+/// The tokens of a statement, or of a text that may be one.
+pub(super) struct Statement<'t> {
+    pub(super) text: &'t str,
+    pub(super) tokens: &'t [Token],
 }
 
 /// An identifier before a `(` or a `.`: only there can it name a function or a schema.
-struct Name {
-    text: String,
+struct Name<'w> {
+    text: &'w str,
     /// The index of what follows it.
     next: usize,
 }
 
 impl<'t> Statement<'t> {
-    fn kind(&self, index: usize) -> TokenKind {
+    /// What it does to its session.
+    fn meaning(&self, words: &[Option<String>], parameters: &Parameters) -> Result<Kind, SyntaxRefusal> {
+        if self.starts_with(&[TokenKind::Prepare, TokenKind::Transaction, TokenKind::Sconst])
+            || self.starts_with(&[TokenKind::Prepare, TokenKind::Transaction, TokenKind::Usconst])
+        {
+            return Ok(Kind::PrepareTransaction);
+        }
+        let names = self.names(words);
+        let is_call = |name: &&Name| self.kind(name.next) == TokenKind::Ascii40;
+        let calls: Vec<_> = names.iter().filter(is_call).filter(|name| name.text == "set_config").collect();
+        if calls.len() > SQL_CALLS_MAX {
+            return Err(grammar::too_complex("statement calls set_config too often"));
+        }
+        for call in &calls {
+            if let Some(kind) = self.set_config(call.next, parameters)? {
+                return Ok(kind);
+            }
+        }
+        let calls_one_of = |functions: &[&str]| names.iter().filter(is_call).any(|name| functions.contains(&name.text));
+        let state = if let Some(state) = self.state_by_words() {
+            Some(state)
+        } else if names.iter().any(|name| name.text.starts_with("pg_temp") && self.kind(name.next) == TokenKind::Ascii46) {
+            Some(SessionState::TemporaryTable)
+        } else if calls_one_of(&["currval", "lastval"]) {
+            Some(SessionState::SequenceRead)
+        } else if calls_one_of(&["nextval", "setval"]) {
+            Some(SessionState::Sequence)
+        } else if calls_one_of(SESSION_LOCK_FUNCTIONS) {
+            Some(SessionState::AdvisoryLock)
+        } else {
+            (!calls.iter().all(|call| self.is_set_local(call.next))).then_some(SessionState::Setting)
+        };
+        Ok(Kind::Other { state })
+    }
+
+    pub(super) fn kind(&self, index: usize) -> TokenKind {
         self.tokens.get(index).map_or(TokenKind::Nul, |token| token.kind)
     }
 
@@ -79,36 +87,45 @@ impl<'t> Statement<'t> {
     }
 
     /// The index after the identifier or literal at `index`, whose notation may go on with `UESCAPE '…'`.
-    fn after(&self, index: usize) -> usize {
+    pub(super) fn after(&self, index: usize) -> usize {
         let is_escaped = matches!(self.kind(index), TokenKind::Uident | TokenKind::Usconst);
         if is_escaped && self.kind(index + 1) == TokenKind::Uescape { index + 3 } else { index + 1 }
     }
 
-    fn names(&self) -> Result<Vec<Name>, SyntaxRefusal> {
-        let mut names = Vec::new();
-        let mut escaped = Vec::new();
-        for index in 0..self.tokens.len() {
-            let next = self.after(index);
-            if !matches!(self.kind(next), TokenKind::Ascii40 | TokenKind::Ascii46) {
-                continue;
-            }
-            let text = self.slice(index..next);
-            match self.kind(index) {
-                TokenKind::Ident => match text.strip_prefix('"') {
-                    Some(quoted) => names.push(Name { text: quoted.trim_end_matches('"').to_owned(), next }),
-                    None => names.push(Name { text: text.to_ascii_lowercase(), next }),
-                },
-                TokenKind::Uident => escaped.push((text, next)),
-                _ => {}
-            }
-        }
+    /// The text of a name or a constant, with its UESCAPE.
+    pub(super) fn written(&self, index: usize) -> &'t str {
+        self.slice(index..self.after(index))
+    }
+
+    /// By token: a name as it means, a keyword in lower case, nothing else.
+    pub(super) fn words(&self) -> Result<Vec<Option<String>>, SyntaxRefusal> {
+        let is_escaped = |index: &usize| self.kind(*index) == TokenKind::Uident;
+        let escaped: Vec<_> = (0..self.tokens.len()).filter(is_escaped).map(|index| self.written(index)).collect();
         if escaped.len() > SQL_CALLS_MAX {
             return Err(grammar::too_complex("statement has too many names in U& notation"));
         }
-        let texts: Vec<_> = escaped.iter().map(|(text, _)| *text).collect();
-        let meanings = grammar::meanings(&texts)?;
-        names.extend(meanings.into_iter().zip(escaped).map(|(text, (_, next))| Name { text, next }));
-        Ok(names)
+        let mut meanings = grammar::meanings(&escaped)?.into_iter();
+        let word = |(index, token): (usize, &Token)| match token.kind {
+            TokenKind::Uident => meanings.next(),
+            TokenKind::Ident => {
+                let text = self.slice(index..index + 1);
+                let unquoted = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+                Some(unquoted.map_or_else(|| text.to_ascii_lowercase(), |text| text.replace("\"\"", "\"")))
+            }
+            _ if token.keyword != KeywordKind::NoKeyword => Some(self.slice(index..index + 1).to_ascii_lowercase()),
+            _ => None,
+        };
+        Ok(self.tokens.iter().enumerate().map(word).collect())
+    }
+
+    fn names<'w>(&self, words: &'w [Option<String>]) -> Vec<Name<'w>> {
+        let name = |(index, word): (usize, &'w Option<String>)| {
+            let next = self.after(index);
+            let is_name = matches!(self.kind(index), TokenKind::Ident | TokenKind::Uident);
+            let stands_before = matches!(self.kind(next), TokenKind::Ascii40 | TokenKind::Ascii46);
+            word.as_deref().filter(|_| is_name && stands_before).map(|text| Name { text, next })
+        };
+        words.iter().enumerate().filter_map(name).collect()
     }
 
     /// What a call of set_config makes of its statement, if anything but a [`SessionState::Setting`].
@@ -176,13 +193,22 @@ impl<'t> Statement<'t> {
     }
 
     /// The values of the string literals in `range`.
-    fn literals(&self, range: Range<usize>) -> Result<Vec<String>, SyntaxRefusal> {
-        let is_literal = |index: &usize| matches!(self.kind(*index), TokenKind::Sconst | TokenKind::Usconst);
-        let texts: Vec<_> = range.filter(is_literal).map(|index| self.slice(index..self.after(index))).collect();
-        if texts.len() > SQL_CALLS_MAX {
+    pub(super) fn literals(&self, range: Range<usize>) -> Result<Vec<String>, SyntaxRefusal> {
+        let literals = self.written_literals(range);
+        if literals.len() > SQL_CALLS_MAX {
             return Err(grammar::too_complex("arguments of set_config are too complex"));
         }
-        grammar::meanings(&texts)
+        grammar::meanings(&literals)
+    }
+
+    /// The values of all its string literals.
+    pub(super) fn all_literals(&self) -> Result<Vec<String>, SyntaxRefusal> {
+        grammar::meanings(&self.written_literals(0..self.tokens.len()))
+    }
+
+    pub(super) fn written_literals(&self, range: Range<usize>) -> Vec<&'t str> {
+        let is_literal = |index: &usize| matches!(self.kind(*index), TokenKind::Sconst | TokenKind::Usconst);
+        range.filter(is_literal).map(|index| self.written(index)).collect()
     }
 
     /// `SELECT set_config('ours', 'value' | NULL, true | false) [AS name]`, and nothing beside it.

@@ -58,7 +58,7 @@ pub fn show(stage: &Stage, screen: &mut Screen) -> Result<(), String> {
 
 const KEY: [&str; 5] = ["region", "node", "worker", "direction", "verdict"];
 const COUNTS: [&str; 3] = ["flows", "packets", "bytes"];
-const REASONS: [&str; 7] = ["region", "no_region", "no_node", "not_granted", "unbound", "stale_grant", "would_block"];
+const REASONS: [&str; 8] = ["region", "no_region", "no_node", "not_granted", "unbound", "guarded", "stale_grant", "would_block"];
 
 /// The command as it can be typed, and what it says, a row for each entry.
 fn dump(gate: &Gate, map: &str, screen: &Screen) -> Result<(), String> {

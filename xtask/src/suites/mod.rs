@@ -126,6 +126,8 @@ impl Target {
             configuration.top = "pin_notice = false\n".to_owned();
             configuration.pools = "size = 40\n".to_owned();
             configuration.residency = "unbound = \"here\"\n".to_owned();
+            // The suites test what guards deny.
+            GUARDS.iter().for_each(|guard| configuration.residency += &format!("guards.{guard} = \"allow\"\n"));
             Proxy::start(&configuration)
         };
         let proxy = match mode {
@@ -161,3 +163,21 @@ fn quietly(command: &mut Command) -> Result<(), String> {
     let said = program::both(&output);
     if output.status.success() { Ok(()) } else { Err(format!("{name}: {}", said.trim())) }
 }
+
+/// The guards of `[residency.guards]`.
+const GUARDS: [&str; 14] = [
+    "dblink",
+    "foreign_data",
+    "subscriptions",
+    "publications",
+    "copy_program",
+    "copy_file",
+    "large_object_files",
+    "server_files",
+    "alter_system",
+    "replication_slots",
+    "untrusted_languages",
+    "load",
+    "network_extensions",
+    "function_calls",
+];

@@ -190,7 +190,7 @@ fn the_files_of_the_project_are_right() {
 /// Every key that the code reads stands in `domicile.toml`, in its own section; optional ones behind a `#`.
 #[test]
 fn the_reference_has_every_option() {
-    let text = "zzzzzzzz = 1\n[auth]\nmethod = \"trust\"\nzzzzzzzz = 1\n[auth.jwt]\nzzzzzzzz = 1\n[residency]\nzzzzzzzz = 1\n[[residency.bind]]\nzzzzzzzz = 1\n\
+    let text = "zzzzzzzz = 1\n[auth]\nmethod = \"trust\"\nzzzzzzzz = 1\n[auth.jwt]\nzzzzzzzz = 1\n[residency]\nzzzzzzzz = 1\n[residency.guards]\nzzzzzzzz = 1\n[[residency.bind]]\nzzzzzzzz = 1\n\
                 [regions.x]\nzzzzzzzz = 1\n[[nodes]]\nzzzzzzzz = 1\n[pools]\nzzzzzzzz = 1\n[limits]\nzzzzzzzz = 1\n[admin]\nzzzzzzzz = 1\n[engine]\nzzzzzzzz = 1\n\
                 [http]\nzzzzzzzz = 1\n[log]\nzzzzzzzz = 1\n[audit]\nzzzzzzzz = 1\n[tls]\nzzzzzzzz = 1\n";
     let mistakes = read(text).unwrap_err().to_string();
@@ -232,5 +232,5 @@ fn the_reference_shows_the_defaults() {
         (&default.parameters, default.no_region, default.enforce)
     );
     assert_eq!((&written.block_message, written.block_sqlstate), (&default.block_message, default.block_sqlstate));
-    assert_eq!(written.unbound, Unbound::Block);
+    assert_eq!((&written.unbound, written.guards), (&Unbound::Block, default.guards));
 }

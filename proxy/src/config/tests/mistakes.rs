@@ -492,3 +492,12 @@ fn a_unix_socket_has_a_port() {
         "#]],
     );
 }
+
+#[test]
+fn guards_are_denied_or_allowed() {
+    let mistakes = super::read(&format!("{}[residency.guards]\ndblinc = \"deny\"\nload = \"no\"\n", super::MINIMAL))
+        .unwrap_err()
+        .to_string();
+    assert!(mistakes.contains("unknown key \"residency.guards.dblinc\": did you mean \"dblink\"?"), "{mistakes}");
+    assert!(mistakes.contains("residency.guards.load must be one of \"deny\", \"allow\", not \"no\""), "{mistakes}");
+}

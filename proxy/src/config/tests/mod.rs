@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use super::mistake::Findings;
 use super::read::whole;
 use super::*;
+use crate::sql::Guard;
 use crate::target::TargetSessionAttrs;
 
 /// A configuration that says no more than it must.
@@ -66,6 +67,7 @@ fn what_is_written_is_read() {
         no_region = "default"
         default_region = "us-east"
         enforce = false
+        guards = { copy_file = "allow", load = "deny" }
         block_message = "No: {reason}"
         block_sqlstate = "0A000"
         [[residency.bind]]
@@ -158,6 +160,8 @@ fn what_is_written_is_read() {
     let source = config.policy_source();
     assert_eq!((source.unbound, source.no_region), (Unbound::Region("us-east".into()), NoRegion::Default));
     assert_eq!((source.default_region.as_deref(), source.enforce), (Some("us-east"), false));
+    let allowed: Vec<_> = Guard::ALL.into_iter().filter(|guard| !source.guards.contains(*guard)).collect();
+    assert_eq!(allowed, [Guard::CopyFile]);
     assert_eq!((source.block_message.as_str(), source.block_sqlstate.as_str()), ("No: {reason}", "0A000"));
     assert_eq!(
         source.regions.iter().map(|region| (region.name.as_str(), region.has_nodes)).collect::<Vec<_>>(),

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::limits::REGIONS_MAX;
+use crate::sql::GuardSet;
 
 fn error(source: &Source) -> String {
     Policy::compile(source, None).unwrap_err().to_string()
@@ -67,7 +68,7 @@ fn a_removed_region_is_a_region_without_nodes() {
     assert_eq!(after.region("us-east"), region);
     assert_eq!(after.region_name(&region), "us-east");
     let grant = after.grant(&user("anyone")).unwrap();
-    assert_eq!(after.decide(&grant, &region).unwrap_err().reason, Reason::NoNode);
+    assert_eq!(after.decide(&grant, &region, GuardSet::NONE).unwrap_err().reason, Reason::NoNode);
     assert_eq!(after.granted(&grant).iter().collect::<Vec<_>>(), [RegionId::new(0).unwrap()]);
 }
 
@@ -88,7 +89,7 @@ fn a_shrunken_grant_denies_the_region_the_session_is_in() {
     after.binds[1].regions = vec!["eu-west".to_owned()];
     let after = Policy::compile(&after, Some(&before)).unwrap();
     let grant = after.grant(&user("bob")).unwrap();
-    let denial = after.decide(&grant, &region).unwrap_err();
+    let denial = after.decide(&grant, &region, GuardSet::NONE).unwrap_err();
     assert_eq!(refused(&after, &denial), "42501 permission denied for region \"us-east\"");
 }
 
@@ -101,7 +102,7 @@ fn a_name_that_a_reload_declares_leads_to_its_nodes() {
     after.regions.push(self::region("atlantis", true));
     let after = Policy::compile(&after, Some(&before)).unwrap();
     let grant = after.grant(&user("anyone")).unwrap();
-    assert_eq!(after.decide(&grant, &region).unwrap().region().index(), 3);
+    assert_eq!(after.decide(&grant, &region, GuardSet::NONE).unwrap().region().index(), 3);
 }
 
 #[test]
@@ -111,7 +112,7 @@ fn a_number_of_a_later_policy_is_nowhere() {
     after.regions.push(self::region("atlantis", true));
     let after = Policy::compile(&after, Some(&before)).unwrap();
     let region = after.region("atlantis");
-    let decide = |name: &str| before.decide(&before.grant(&user(name)).unwrap(), &region).unwrap_err().reason;
+    let decide = |name: &str| before.decide(&before.grant(&user(name)).unwrap(), &region, GuardSet::NONE).unwrap_err().reason;
     assert_eq!(decide("anyone"), Reason::NoNode);
     assert_eq!(decide("alice"), Reason::NotGranted);
     assert_eq!(before.region_name(&region), "");

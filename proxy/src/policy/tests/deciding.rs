@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::sql::GuardSet;
 
 const NO_NODE: &str = "42000 Query blocked by route plugin: no in-region replica for user";
 const NO_REGION: &str = "42000 Query blocked by route plugin: no region is set for this session";
@@ -39,11 +40,40 @@ fn reason_unbound() {
 }
 
 #[test]
+fn reason_guarded() {
+    let guards = GuardSet::from(crate::sql::Guard::CopyFile) | crate::sql::Guard::Dblink.into();
+    let decide = |source: &Source| {
+        let policy = compile(source);
+        let grant = policy.grant(&user("alice")).unwrap();
+        let said = match policy.decide(&grant, &grant.start(), guards) {
+            Ok(permit) => format!("{:?}, {}", permit.requirement(), policy.rule_name(permit.rule())),
+            Err(denial) => format!("{}, {}", refused(&policy, &denial), policy.rule_name(denial.rule)),
+        };
+        (said, policy.may_run(&grant.start(), guards).is_ok())
+    };
+    let denied = "42501 permission denied: this statement could move data out of its region (guards.dblink), guards.dblink";
+    assert_eq!(decide(&source()), (denied.to_owned(), false));
+    // The other way is left open, or all are.
+    let only = |guard: crate::sql::Guard| Source { guards: guard.into(), ..source() };
+    assert!(decide(&only(crate::sql::Guard::CopyFile)).0.ends_with(", guards.copy_file"));
+    assert_eq!(decide(&only(crate::sql::Guard::Load)), ("InRegion, residency.bind[0]".to_owned(), true));
+    // A dry run.
+    let dry = Source { enforce: false, default_region: Some("us-east".to_owned()), ..source() };
+    assert_eq!(decide(&dry), ("WouldBlock(Guarded), guards.dblink".to_owned(), true));
+    // A region that is blocked is blocked, whatever is to run there.
+    let policy = compile(&source());
+    let grant = policy.grant(&user("alice")).unwrap();
+    let denial = policy.decide(&grant, &policy.region("us-east"), guards).unwrap_err();
+    assert_eq!(denial.reason, Reason::NotGranted);
+    assert_eq!(Reason::Guarded.as_str(), "guarded");
+}
+
+#[test]
 fn reason_stale_grant() {
     let first = compile(&source());
     let second = Policy::compile(&source(), Some(&first)).unwrap();
     let grant = first.grant(&user("alice")).unwrap();
-    let denial = second.decide(&grant, &grant.start()).unwrap_err();
+    let denial = second.decide(&grant, &grant.start(), GuardSet::NONE).unwrap_err();
     assert_eq!(refused(&second, &denial), "XX000 residency grant does not belong to the policy in force");
     assert_eq!(second.may_choose(&grant, &SessionRegion::None).unwrap_err().reason, Reason::StaleGrant);
     assert_eq!(Reason::StaleGrant.as_str(), "stale_grant");
@@ -67,7 +97,7 @@ fn message_and_sqlstate_are_configured() {
 fn a_denial_names_rule_and_region() {
     let policy = compile(&source());
     let grant = policy.grant(&user("bob")).unwrap();
-    let denial = policy.decide(&grant, &policy.region("antarctica")).unwrap_err();
+    let denial = policy.decide(&grant, &policy.region("antarctica"), GuardSet::NONE).unwrap_err();
     assert_eq!(policy.rule_name(denial.rule), "residency.bind[1]");
     assert_eq!(policy.region_name(&denial.region), "antarctica");
 }
@@ -175,7 +205,7 @@ fn small_source() -> impl Strategy<Value = Source> {
 /// Where a session of `name` in `region` is served, if anywhere.
 fn served(policy: &Policy, name: &str, region: &str) -> Option<RegionId> {
     let grant = policy.grant(&user(name)).ok()?;
-    policy.decide(&grant, &policy.region(region)).ok().map(|permit| permit.region())
+    policy.decide(&grant, &policy.region(region), GuardSet::NONE).ok().map(|permit| permit.region())
 }
 
 const ASKED: [&str; 6] = ["", "a", "b", "c", "d", "nowhere"];
@@ -255,7 +285,7 @@ proptest! {
             } else {
                 Err(Reason::NoNode)
             };
-            let answer = policy.decide(&grant, &policy.region(region));
+            let answer = policy.decide(&grant, &policy.region(region), GuardSet::NONE);
             let answer = answer.map(|permit| (policy.name(permit.region()).to_owned(), permit.requirement()));
             prop_assert_eq!(answer.map_err(|denial| denial.reason), expected);
         }

@@ -3,6 +3,7 @@
 use expect_test::{Expect, expect};
 
 use super::*;
+use crate::sql::{Guard, GuardSet};
 
 fn check(source: &Source, name: &str, region: Option<&str>, expected: Expect) {
     let subject = Subject { address: Some("10.0.0.7".parse().unwrap()), ..user(name) };
@@ -22,7 +23,8 @@ fn permitted_in_the_start_region() {
             rule       residency.bind[0]
             grant      eu-west
             start      eu-west
-            decision   permitted: eu-west (EU)"#]],
+            decision   permitted: eu-west (EU)
+            guards     all denied"#]],
     );
 }
 
@@ -38,8 +40,24 @@ fn permitted_in_the_region_asked_for() {
             grant      eu-west, us-east, antarctica
             start      us-east
             asked      eu-west
-            decision   permitted: eu-west"#]],
+            decision   permitted: eu-west
+            guards     all denied"#]],
     );
+}
+
+#[test]
+fn guards_are_told_where_something_is_permitted() {
+    let guards = |guards, enforce| {
+        let source = Source { guards, enforce, default_region: Some("eu-west".to_owned()), ..source() };
+        let said = explain(&compile(&source), &user("alice"), None).to_string();
+        said.lines().last().unwrap_or_default().to_owned()
+    };
+    let all: GuardSet = Guard::ALL.into_iter().collect();
+    let some: GuardSet = [Guard::Dblink, Guard::Load].into_iter().collect();
+    assert_eq!(guards(all, true), "guards     all denied");
+    assert_eq!(guards(all, false), "guards     all counted");
+    assert!(guards(some, true).starts_with("guards     denied: dblink, load; allowed: foreign_data, "));
+    assert!(guards(GuardSet::NONE, true).starts_with("guards     allowed: dblink, foreign_data, "));
 }
 
 #[test]
@@ -55,7 +73,8 @@ fn permitted_in_the_default_region() {
             rule       residency.unbound
             grant      any region that the client names
             start      none
-            decision   permitted: eu-west, the default region, since no region is set"#]],
+            decision   permitted: eu-west, the default region, since no region is set
+            guards     all denied"#]],
     );
     check(
         &source,
@@ -67,7 +86,8 @@ fn permitted_in_the_default_region() {
             grant      eu-west
             start      eu-west
             asked      none
-            decision   permitted: eu-west, the default region, since no region is set"#]],
+            decision   permitted: eu-west, the default region, since no region is set
+            guards     all denied"#]],
     );
 }
 
@@ -84,7 +104,8 @@ fn permitted_by_a_dry_run() {
             grant      any region that the client names
             start      none
             asked      atlantis
-            decision   permitted: eu-west, the default region, since enforce = false; would be denied: no in-region replica for user"#]],
+            decision   permitted: eu-west, the default region, since enforce = false; would be denied: no in-region replica for user
+            guards     all counted"#]],
     );
 }
 

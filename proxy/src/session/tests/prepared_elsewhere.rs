@@ -328,7 +328,7 @@ fn a_statement_returns_what_its_client_was_told() {
         B :s | E | S
         B :t | E | S
         z> Q COMMIT
-        Q ALTER TABLE
+        Q ALTER TABLE t ADD a int
         B :s | E | S
         B :s | E | S
         B :t | E | S
@@ -405,10 +405,10 @@ fn a_statement_returns_what_its_client_was_told() {
           z: C COMMIT
           z: Z I
             eu: Q COMMIT
-        Q ALTER TABLE
+        Q ALTER TABLE t ADD a int
           C ALTER TABLE
           Z I
-            eu: Q ALTER TABLE
+            eu: Q ALTER TABLE t ADD a int
         B :s | E | S
           E ERROR 0A000: cached plan must not change result type
           Z I

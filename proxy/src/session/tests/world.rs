@@ -63,6 +63,7 @@ pub(super) fn source() -> Source {
         no_region: NoRegion::Block,
         default_region: None,
         enforce: true,
+        guards: super::guards::all_but_load(),
         block_message: "blocked: {reason}".into(),
         block_sqlstate: SqlState::try_from("42000").unwrap(),
     }
@@ -87,7 +88,7 @@ pub(super) fn bound_to(regions: &[&str]) -> Source {
 /// Plays a script in every way of delivery and compares what is said with what is expected.
 ///
 /// A line of the script is what one client sends at once, messages parted by ` | `: `Q text`, `P name:text`, `B portal:statement`,
-/// `D S:name`, `D P:name`, `E portal`, `C S:name`, `S`, `H`, `F`, `d data`, `c`, `f`, `X`. A line may begin with the client's name and
+/// `D S:name`, `D P:name`, `E portal`, `C S:name`, `S`, `H`, `F function`, `d data`, `c`, `f`, `X`. A line may begin with the client's name and
 /// `> ` (default `a`). Lines that begin with `!` do something to the world, see [`World::act`].
 pub(super) fn check(setup: Setup, script: &str, expect: Expect) {
     let whole = World::new(&setup).play(script, Cut::Whole);
@@ -564,12 +565,11 @@ fn encode(message: &str) -> Vec<u8> {
         "S" => frontend::sync().to_vec(),
         "begin" => super::memory::begin(rest),
         "H" => frontend::flush().to_vec(),
-        "F" => [&b"F\0\0\0\x0e\0\0\0\x01\0\0\0\0\0\0"[..]].concat(),
+        "F" => [b"F\0\0\0\x0e", &rest.parse().unwrap_or(1_u32).to_be_bytes()[..], &[0; 6]].concat(),
         "X" => frontend::terminate().to_vec(),
         "d" | "c" | "f" => {
             let body = if verb == "f" { format!("{rest}\0") } else { rest.to_owned() };
-            let length = u32::try_from(body.len() + 4).unwrap();
-            [verb.as_bytes(), &length.to_be_bytes(), body.as_bytes()].concat()
+            [verb.as_bytes(), &u32::try_from(body.len() + 4).unwrap().to_be_bytes(), body.as_bytes()].concat()
         }
         "raw" => rest.split(' ').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect(),
         _ => Vec::new(),

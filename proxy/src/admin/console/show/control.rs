@@ -12,6 +12,7 @@ use crate::config::{Buffers, Cgroup, LogFormat, shown_bytes};
 use crate::policy::{NoRegion, Unbound};
 use crate::pool::{SlotReport, StatePolicy};
 use crate::session::Report;
+use crate::sql::Guard;
 
 pub(super) fn lists(facts: &Facts<'_>) -> Vec<Row> {
     let mut databases: BTreeSet<&str> = facts.regions_by_database().into_keys().collect();
@@ -199,7 +200,11 @@ pub(super) fn config(facts: &Facts<'_>) -> Vec<Row> {
     let row = |(key, value, default, changeable): (&str, String, &str, bool)| {
         vec![key.into(), value.into(), default.into(), if changeable { "yes" } else { "no" }.into()]
     };
-    options.into_iter().map(row).collect()
+    let guards = Guard::ALL.into_iter().map(|guard| {
+        let verdict = if residency.guards.contains(guard) { "deny" } else { "allow" };
+        vec![format!("residency.{}", guard.rule()).into(), verdict.into(), "deny".into(), "yes".into()]
+    });
+    options.into_iter().map(row).chain(guards).collect()
 }
 
 fn list(items: impl Iterator<Item = impl Display>) -> String {
