@@ -8,30 +8,8 @@ use super::refusal::Refusal;
 use crate::observe::LoginOutcome;
 use crate::policy::{Denial, Grant, Policy, Subject};
 use crate::pool::StartupSettings;
-use crate::wire::SqlState;
+use crate::sql;
 use crate::wire::startup::{Replication, StartupMessage};
-
-/// Client encodings whose characters may have ASCII bytes inside, so that a quote may not be one (PostgreSQL's manual, "Character
-/// Set Support": those that are no server encodings). Letters and digits of the names PostgreSQL takes, in lower case.
-const ENCODINGS_WITH_ASCII_INSIDE: [&str; 17] = [
-    "big5",
-    "win950",
-    "windows950",
-    "gbk",
-    "win936",
-    "windows936",
-    "uhc",
-    "win949",
-    "windows949",
-    "gb18030",
-    "johab",
-    "sjis",
-    "shiftjis",
-    "mskanji",
-    "win932",
-    "windows932",
-    "shiftjis2004",
-];
 
 /// What a login has come to.
 #[derive(Debug)]
@@ -90,14 +68,12 @@ pub fn admit(
 
 /// Refuses settings under which a text means something else to the server than to our reading of it.
 fn check_setting(name: &str, value: &str) -> Result<(), Refusal> {
-    let refuse = |message: String| Refusal::new(LoginOutcome::Unsupported, SqlState::INVALID_PARAMETER_VALUE, message);
-    match name {
-        "client_encoding" if ENCODINGS_WITH_ASCII_INSIDE.contains(&clean_encoding_name(value).as_str()) => {
-            Err(refuse(format!("client_encoding \"{value}\" is not supported"))
-                .with_hint("Use an encoding in which ASCII bytes are always ASCII characters, such as UTF8."))
-        }
-        _ => Ok(()),
-    }
+    let Some(refused) = sql::refused_setting(name, value) else { return Ok(()) };
+    let refusal = Refusal::new(LoginOutcome::Unsupported, refused.sqlstate, refused.message.to_string());
+    Err(match refused.hint {
+        Some(hint) => refusal.with_hint(hint),
+        None => refusal,
+    })
 }
 
 /// The name of an encoding as PostgreSQL compares it: letters and digits only, in lower case.
