@@ -8,6 +8,7 @@ mod abuse;
 mod authentication;
 mod cancel;
 mod console;
+mod escapes;
 mod fence;
 mod leaks;
 mod limits;
