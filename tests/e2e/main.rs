@@ -20,6 +20,7 @@ mod prepared;
 mod reload;
 mod replication;
 mod residency;
+mod secrets;
 mod seeds;
 mod sessions;
 mod soak;

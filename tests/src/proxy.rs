@@ -9,7 +9,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use rustix::process::Signal;
+use rustix::process::{Signal, geteuid};
 
 use crate::client::{Client, Login, PATIENCE};
 use crate::message;
@@ -74,12 +74,15 @@ impl Configuration {
         let nodes: String = self.nodes.iter().map(node).collect();
         // Tests of one host would all share one fence; those that are about it have their own (see gate.rs).
         let fence = if self.top.contains("fence = ") { "" } else { "fence = \"off\"\n" };
+        // Only root may look at the descriptors of a process that hides its memory.
+        let hides = self.top.contains("core_dumps = ") || geteuid().is_root();
+        let core_dumps = if hides { "" } else { "core_dumps = true\n" };
         let listen: Vec<String> =
             [listen.to_string()].iter().chain(&self.listen).map(|element| format!("\"{element}\"")).collect();
         let listen = listen.join(", ");
         let method = if self.method.is_empty() { String::new() } else { format!("method = \"{}\"\n", self.method) };
         format!(
-            "{fence}listen = [{listen}]\nworkers = {}\npool_mode = \"{}\"\n{}\n[auth]\n{}users = \"users.txt\"\n{}\n\
+            "{fence}{core_dumps}listen = [{listen}]\nworkers = {}\npool_mode = \"{}\"\n{}\n[auth]\n{}users = \"users.txt\"\n{}\n\
              [pools]\n{}[http]\nlisten = \"{http}\"\n[residency]\n{}\n{regions}{nodes}{}",
             self.workers, self.pool_mode, self.top, method, self.auth, self.pools, self.residency, self.more
         )

@@ -71,6 +71,8 @@ pub struct Config {
     pub session_state: StatePolicy,
     /// Whether a client is told when its session begins to keep its backend.
     pub pin_notice: bool,
+    /// Whether the kernel may write the memory of the process to a core file.
+    pub core_dumps: bool,
     /// Who the process becomes once it has what it needs root for.
     pub user: Option<String>,
     /// What the kernel does for the proxy: the fence, and the choice of a worker.

@@ -85,6 +85,7 @@ pub(super) fn whole(path: &Path, text: &str, environment: Environment<'_>, findi
                 .unwrap_or(PoolMode::Transaction),
             session_state: root.entry("session_state").and_then(|entry| entry.word(&SESSION_STATE)).unwrap_or(StatePolicy::Pin),
             pin_notice: root.entry("pin_notice").and_then(|entry| entry.boolean()).unwrap_or(true),
+            core_dumps: root.entry("core_dumps").and_then(|entry| entry.boolean()).unwrap_or(false),
             user: root.entry("user").and_then(|entry| entry.text()).map(str::to_owned),
             kernel: kernel::read(root),
             tls: root.section("tls", tls::read),

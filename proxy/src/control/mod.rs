@@ -10,6 +10,7 @@ mod listen;
 mod log;
 mod memory;
 mod notify;
+mod secrecy;
 mod unix;
 mod workers;
 
@@ -57,6 +58,8 @@ const FAREWELLS: Duration = Duration::from_secs(1);
 /// # Errors
 /// It can not start, or too many workers have broken down. The text is for the operator.
 pub fn run(config_path: &Path) -> Result<(), Box<dyn Error>> {
+    // Before the first secret is read.
+    secrecy::conceal();
     let config = load(config_path)?;
     log::start(&config.log)?;
     config.warnings.iter().for_each(|warning| warn!("{warning}"));
@@ -77,6 +80,7 @@ pub fn run(config_path: &Path) -> Result<(), Box<dyn Error>> {
     // One worker accepts for all: the desk spreads these clients.
     listeners.iter_mut().take(1).for_each(|first| first.append(&mut unix_listeners));
     give_privileges_up(&config, &fence)?;
+    secrecy::configure(config.core_dumps);
 
     let process_secret = random_bytes()?;
     let rules = Rules::new(config, policy, process_secret, None, Instant::now());
@@ -440,6 +444,7 @@ fn warn_of_restart(old: &Config, new: &Config) {
         ("http", old.http != new.http),
         ("log", old.log != new.log),
         ("user", old.user != new.user),
+        ("core_dumps", old.core_dumps != new.core_dumps),
         ("fence", old.kernel.fence != new.kernel.fence),
         ("kernel.pins", old.kernel.pins != new.kernel.pins),
         ("kernel.cgroup", old.kernel.cgroup != new.kernel.cgroup),

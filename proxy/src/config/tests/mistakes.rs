@@ -47,8 +47,8 @@ port = 1
 "#,
         expect![[r#"
             d.toml:1: unknown key "pool_mod": did you mean "pool_mode"?
-            d.toml:2: unknown key "colour": the keys here are admin, audit, auth, engine, fence, http, kernel, limits, listen, log, nodes, parameters, pin_notice, pool_mode, pools, regions, residency, session_state, tls, unix_socket_mode, user, workers
-            d.toml:3: unknown key "a\nb": the keys here are admin, audit, auth, engine, fence, http, kernel, limits, listen, log, nodes, parameters, pin_notice, pool_mode, pools, regions, residency, session_state, tls, unix_socket_mode, user, workers
+            d.toml:2: unknown key "colour": the keys here are admin, audit, auth, core_dumps, engine, fence, http, kernel, limits, listen, log, nodes, parameters, pin_notice, pool_mode, pools, regions, residency, session_state, tls, unix_socket_mode, user, workers
+            d.toml:3: unknown key "a\nb": the keys here are admin, audit, auth, core_dumps, engine, fence, http, kernel, limits, listen, log, nodes, parameters, pin_notice, pool_mode, pools, regions, residency, session_state, tls, unix_socket_mode, user, workers
             d.toml:4: auth.users is missing: add users = "users.txt" (only method "trust" needs no users)
             d.toml:5: unknown key "auth.metod": did you mean "method"?
             d.toml:6: unknown key "pool": did you mean "pools"?

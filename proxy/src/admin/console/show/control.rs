@@ -134,6 +134,7 @@ pub(super) fn config(facts: &Facts<'_>) -> Vec<Row> {
         ("session_state", session_state.to_owned(), "pin", true),
         ("pin_notice", config.pin_notice.to_string(), "true", true),
         ("user", shown(config.user.as_ref()), "", false),
+        ("core_dumps", config.core_dumps.to_string(), "false", false),
         ("fence", config.kernel.fence.as_str().to_owned(), "preferred", false),
         ("kernel.pins", config.kernel.pins.display().to_string(), "/sys/fs/bpf/domicile", false),
         ("kernel.cgroup", cgroup, "auto", false),
