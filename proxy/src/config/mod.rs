@@ -12,6 +12,7 @@ mod admin;
 mod auth;
 mod document;
 mod files;
+pub mod fuzz;
 mod hba;
 mod jwt;
 mod kernel;

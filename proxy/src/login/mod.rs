@@ -24,6 +24,7 @@ mod client;
 mod connect;
 mod console;
 mod conversation;
+pub mod fuzz;
 mod greeting;
 mod hba;
 mod intern;

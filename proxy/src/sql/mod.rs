@@ -18,6 +18,7 @@ mod characters;
 mod control;
 mod escapes;
 mod facts;
+pub mod fuzz;
 mod grammar;
 mod guard;
 mod guarded;

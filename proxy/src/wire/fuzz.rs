@@ -287,29 +287,29 @@ fn assert_same(again: Option<Bytes>, message: &[u8]) {
     }
 }
 
+/// Runs an entry point over the seeds of its target, which are written by hand.
+#[cfg(test)]
+pub(crate) fn run_seeds(target: &str, run: impl Fn(&[u8])) {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz/seeds").join(target);
+    let mut count = 0;
+    for entry in std::fs::read_dir(&folder).unwrap() {
+        run(&std::fs::read(entry.unwrap().path()).unwrap());
+        count += 1;
+    }
+    assert!(count > 0, "{} is empty", folder.display());
+}
+
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use proptest::prelude::*;
 
     use super::*;
 
-    fn seeds(target: &str, run: fn(&[u8])) {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz/seeds").join(target);
-        let mut count = 0;
-        for entry in std::fs::read_dir(&folder).unwrap() {
-            run(&std::fs::read(entry.unwrap().path()).unwrap());
-            count += 1;
-        }
-        assert!(count > 0, "{} is empty", folder.display());
-    }
-
     #[test]
     fn the_seeds_hold() {
-        seeds("startup", startup);
-        seeds("frontend_frames", frontend_frames);
-        seeds("backend_frames", backend_frames);
+        run_seeds("startup", startup);
+        run_seeds("frontend_frames", frontend_frames);
+        run_seeds("backend_frames", backend_frames);
     }
 
     /// A plan and a stream of messages, most of them with a tag that has a decoder, perhaps cut at the end.
