@@ -26,7 +26,9 @@ const RISE_FREE: f64 = 4.0;
 pub fn check() -> Result<Option<String>, String> {
     let Some(valgrind) = program::find("valgrind") else { return Ok(None) };
     let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    build.args(["build", "--release", "--package", "domicile-bench", "--example", "domicile-steps"]).current_dir(root());
+    // The same as for `cargo xtask bench`, so that features are the same and nothing is built twice.
+    build.args(["build", "--release", "--package", "domicile", "--bin", "domicile"]);
+    build.args(["--package", "domicile-bench", "--bin", "domicile-bench", "--example", "domicile-steps"]).current_dir(root());
     progress::run("instructions: the release build", build)?;
     let steps = target_directory().join("release/examples/domicile-steps");
     let names = run(Command::new(&steps))?;

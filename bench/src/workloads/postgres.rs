@@ -50,7 +50,7 @@ pub fn select(stage: &mut Stage<'_>) -> Result<(), String> {
     for protocol in stage.depth.choose(&["simple"][..], &["simple", "prepared"], &["simple", "extended", "prepared"]) {
         let cell = Cell { workload: "postgres/select", protocol: Some(protocol), clients: CLIENTS };
         let seconds = stage.depth.choose("1", "3", "5");
-        stage.measure(&cell, &subjects, stage.depth.choose(3, 5, 7), |_, subject| measure(subject, protocol, seconds));
+        stage.measure(&cell, &subjects, stage.depth.choose(2, 5, 7), |_, subject| measure(subject, protocol, seconds));
     }
     Ok(())
 }
