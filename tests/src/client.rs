@@ -150,8 +150,8 @@ impl Client {
 
     /// Sends bytes; false if that was not possible within the patience that was set last.
     pub fn try_send(&mut self, bytes: &[u8]) -> bool {
-        let patience = self.stream.read_timeout().ok().flatten();
-        self.stream.set_write_timeout(patience).ok();
+        let patience = self.stream.socket().read_timeout().ok().flatten();
+        self.stream.socket().set_write_timeout(patience).ok();
         self.stream.write_all(bytes).is_ok()
     }
 

@@ -73,6 +73,7 @@ fn conversation(rules: &Rules, pieces: &[&[u8]]) -> (Vec<u8>, bool) {
                     return (told, true);
                 }
                 Step::Admit(_) | Step::Console(..) => panic!("a client was let in without a proof"),
+                Step::Encrypt(..) => panic!("a connection was to be encrypted without a certificate"),
             }
         }
     }
@@ -87,7 +88,7 @@ pub fn server(data: &[u8]) {
     let secret = Some(Secret::Plain(Password::new("the password".to_owned())));
     let credentials =
         Credentials { user: "bob".to_owned(), secret, cleartext_allowed: false, require_auth: RequireAuth::default() };
-    let mut login = BackendLogin::new(credentials, "client".to_owned());
+    let mut login = BackendLogin::new(credentials, "client".to_owned(), None);
     let (mut splitter, mut at, mut keys) = (Splitter::default(), 0, KeyCache::default());
     let (mut is_asked, mut is_proved) = (false, false);
     while let Ok(Some(frame)) = splitter.next::<Malformed>(data, &mut at, |_, _| Ok(Mode::Gather)) {
