@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use domicile::policy::{BindSource, Grant, NoRegion, Policy, RegionSource, Source, Subject, Unbound};
+use domicile::policy::{BindSource, Grant, NoRegion, Policy, Proven, RegionSource, Source, Subject, Unbound};
 use domicile::pool::{
     BackendInfo, BackendKey, NodeIdentity, Order, Parameters, PoolIndex, PoolKey, PoolMode, Pools, Quotas, Settings, StatePolicy,
 };
@@ -56,7 +56,8 @@ impl World {
     pub fn new(principals: usize) -> Self {
         let now = domicile_tests::process::now();
         let policy = Arc::new(Policy::compile(&source(principals), None).expect("a policy"));
-        let grant = policy.grant(&Subject { user: "app", database: "demo", address: None }).expect("a grant");
+        let grant =
+            policy.grant(&Subject { user: "app", database: "demo", address: None, proven: Proven::NOTHING }).expect("a grant");
         let publisher = Publisher::new(policy.clone());
         let settings = settings();
         let quotas = || Arc::new(Quotas::default());
@@ -102,6 +103,7 @@ impl World {
             replication: Default::default(),
             startup_region: None,
             tls: None,
+            proven: Arc::default(),
         };
         let secret = CancelSecret::from(&[1, 2, 3, 4][..]);
         let told = Arc::new(parameters());
@@ -221,6 +223,7 @@ fn source(principals: usize) -> Source {
         user: Some(if number == principals { "app".to_owned() } else { format!("user{number}") }),
         database: None,
         from: None,
+        proofs: Vec::new(),
         regions: vec!["eu".to_owned()],
         target: Default::default(),
         replication: false,
@@ -262,6 +265,7 @@ fn settings() -> CoreSettings {
         session_statements: StatementBounds { count: 4096, bytes: 4 << 20 },
         timeouts: Timeouts::default(),
         nodes: Arc::new([]),
+        memory: Arc::default(),
     }
 }
 

@@ -235,7 +235,7 @@ fn check_corpus(world: &World, proxy: &Proxy, mode: &str) {
     for way in WAYS {
         for within in [false, true] {
             let mut client = proxy.connect();
-            let mut direct = Client::login(world.eu.address(), &Login::default()).map_err(|said| said.to_string()).unwrap();
+            let mut direct = Client::login(world.eu.address(), &Login::default()).unwrap_or_else(|said| panic!("{said}"));
             for (number, entry) in entries.iter().enumerate() {
                 if entry.expected == Expected::Region && way != Way::Simple && entry.is_many() {
                     continue;

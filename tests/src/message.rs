@@ -133,7 +133,7 @@ pub fn terminate() -> Vec<u8> {
 }
 
 /// A text with the NUL that ends it.
-pub(crate) fn string(text: &str) -> Vec<u8> {
+pub fn string(text: &str) -> Vec<u8> {
     [text.as_bytes(), &[0]].concat()
 }
 
@@ -142,7 +142,7 @@ fn count(items: usize) -> Vec<u8> {
 }
 
 /// A value with its length in front.
-pub(crate) fn counted(value: &str) -> Vec<u8> {
+pub fn counted(value: &str) -> Vec<u8> {
     let length = u32::try_from(value.len()).expect("a value of less than 4 GiB");
     [&length.to_be_bytes()[..], value.as_bytes()].concat()
 }

@@ -129,7 +129,7 @@ fn granted(rules: &Rules, conversation: &Conversation<'_>) -> String {
             let regions: Vec<_> =
                 rules.policy.granted(&grant).iter().map(|region| rules.policy.name(region).to_owned()).collect();
             let start = grant.start();
-            let permit = rules.policy.decide(&grant, &start).unwrap();
+            let permit = rules.policy.decide(&grant, &start, crate::sql::GuardSet::NONE).unwrap();
             assert_eq!(permit.requirement(), Requirement::InRegion);
             format!("{} from {} by {}", regions.join(" "), rules.policy.region_name(&start), rules.policy.rule_name(grant.rule()))
         }

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use proptest::prelude::*;
 
 use super::*;
+use crate::sql::GuardSet;
 
 fn address(text: &str) -> Option<IpAddr> {
     Some(text.parse().unwrap())
@@ -169,9 +170,9 @@ proptest! {
         let whole = policy.grant(&user(name)).unwrap();
         for region in ["eu-west", "us-east", "antarctica", "mars", ""].map(|name| policy.region(name)) {
             let is_claimed = |region: &str| regions.iter().any(|name| name == region);
-            if let Ok(permit) = policy.decide(&narrowed, &region) {
+            if let Ok(permit) = policy.decide(&narrowed, &region, GuardSet::NONE) {
                 prop_assert!(is_claimed(policy.name(permit.region())));
-                prop_assert_eq!(policy.decide(&whole, &region).map(|permit| permit.region()), Ok(permit.region()));
+                prop_assert_eq!(policy.decide(&whole, &region, GuardSet::NONE).map(|permit| permit.region()), Ok(permit.region()));
             }
             if policy.may_choose(&narrowed, &region).is_ok() && region != SessionRegion::None {
                 prop_assert!(is_claimed(policy.region_name(&region)));
