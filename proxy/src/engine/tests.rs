@@ -192,7 +192,7 @@ fn a_send_that_is_cancelled_half_way_loses_nothing() {
                 }
             }
         });
-        while let Some((address, length)) = queue.start(&groups) {
+        while let Some((address, length)) = queue.start(&mut groups) {
             // SAFETY: the queue keeps the bytes until `sent`, below.
             unsafe { ring.send(far.as_fd(), address, length, SEND) };
             ring.wait(0).unwrap();

@@ -456,7 +456,7 @@ impl<'uring> Traffic<'uring> {
             if !socket.queue.is_in_flight() {
                 seal(socket, false);
             }
-            if let Some((bytes, length)) = socket.queue.start(&self.groups) {
+            if let Some((bytes, length)) = socket.queue.start(&mut self.groups) {
                 socket.sending_since_turn = self.turn;
                 started = true;
                 // SAFETY: the queue keeps the bytes where they are until `sent`, which is called only for this send's completion. A socket
