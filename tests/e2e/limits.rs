@@ -84,11 +84,11 @@ fn all_clients_have_a_bound_which_names_itself() {
 #[test]
 fn a_login_has_its_deadline_from_the_first_moment_whatever_it_sends() {
     let Some(world) = world() else { return };
-    let proxy = start(&limited(world, "login_timeout = \"3s\"\nmax_logins = 20"));
+    let proxy = start(&limited(world, "login_timeout = \"8s\"\nmax_logins = 20"));
     let mut silent: Vec<Client> = (0..20).map(|_| Client::connect(proxy.address()).expect("a connection")).collect();
     let refused = wait_for(PATIENCE, || {
         let mut one_more = Client::connect(proxy.address()).ok()?;
-        one_more.set_patience(Duration::from_millis(200));
+        one_more.set_patience(Duration::from_secs(1));
         Some(one_more.until(|_| false)).filter(|said| said.sqlstate() == "53300")
     });
     let refused = refused.expect("20 logins are under way");
@@ -101,13 +101,13 @@ fn a_login_has_its_deadline_from_the_first_moment_whatever_it_sends() {
     for byte in startup.iter().take(300) {
         slow.send(&[*byte]);
         thread::sleep(Duration::from_millis(30));
-        if now().duration_since(since) > Duration::from_millis(3500) {
+        if now().duration_since(since) > Duration::from_millis(8500) {
             break;
         }
     }
     slow.set_patience(Duration::from_secs(1));
     assert_eq!(slow.until(|_| false).to_string(), "closed");
-    assert!(now().duration_since(since) < Duration::from_secs(6));
+    assert!(now().duration_since(since) < Duration::from_secs(16));
     assert_eq!(proxy.connect().query("").to_string(), "I / Z I");
 }
 
