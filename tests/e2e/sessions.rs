@@ -160,7 +160,7 @@ fn a_region_that_is_down_is_an_error_and_never_a_detour() {
 }
 
 #[test]
-fn a_text_that_cannot_be_read_goes_nowhere() {
+fn a_text_that_cannot_be_read_is_run_nowhere() {
     let Some(world) = world() else { return };
     let proxy = start(&world.configuration());
     let mut client = proxy.connect();
@@ -171,7 +171,42 @@ fn a_text_that_cannot_be_read_goes_nowhere() {
     }
     let set_elsewhere = client.query("SELECT 'unreadable', set_config('helios.region', 'us-east', false)").replies();
     assert_eq!(set_elsewhere.sqlstate(), "0A000");
-    assert!(!world.eu.log().contains("unreadable") && !world.us.log().contains("unreadable"));
+    let ran = |line: &str| line.contains("unreadable") && line.contains("LOG:");
+    assert!(!world.eu.log().lines().any(ran) && !world.us.log().contains("unreadable"));
+}
+
+#[test]
+fn a_mistake_in_a_text_is_told_in_the_servers_words_with_its_place() {
+    let Some(world) = world() else { return };
+    let texts = [
+        "CREATE FUNCTION nothing() RETURNS int LANGUAGE sql AS $$ SELECT 1 $$ SOMEHOW",
+        "ALTER TABLE t ALTER CONSTRAINT c NOT VALID",
+        "COPY t FROM stdin WITH (a, b) c",
+        "SET x TO; SELECT 1",
+        "SELECT 'é'; SELEC 1; SELECT 2",
+        "/* never ends",
+        "/**/ SELECT E'\\u12'",
+        "/**/ SELECT U&'\\zzzz'",
+    ];
+    let mut direct = world.eu.connect("demo").unwrap_or_else(|error| panic!("{error}"));
+    for pool_mode in ["session", "transaction"] {
+        let proxy = start(&Configuration { pool_mode, ..world.configuration() });
+        let mut client = proxy.connect();
+        client.query("SET helios.region = 'eu-west'");
+        for begin in ["SELECT 1", "BEGIN"] {
+            for text in texts {
+                let [told, said] = [&mut direct, &mut client].map(|client| {
+                    client.query(begin);
+                    let said = client.query(text);
+                    // A second one finds a transaction that has failed.
+                    let again = client.query(text);
+                    client.query("ROLLBACK");
+                    [said, again].map(|said| (said.error().map(|report| report.fields), said.status()))
+                });
+                assert_eq!(said, told, "{pool_mode} mode, {begin}: {text}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -10,8 +10,8 @@ use super::output::{Output, Outputs, Payload};
 use super::plan::{Item, Plan, Refuse, View, joined, plan};
 use super::{Common, Refusal};
 use crate::limits::DEFERRED_STATEMENTS_MAX;
-use crate::pool::{Effect, Kind, Rule, Script};
-use crate::sql::{self, Facts, GuardSet, Reading};
+use crate::pool::{BackendKey, Effect, Kind, Rule, Script};
+use crate::sql::{self, Facts, GuardSet, Reading, SyntaxRefusal};
 use crate::wire::{SqlState, TransactionStatus, backend, frontend};
 
 impl Common {
@@ -35,8 +35,38 @@ impl Common {
                 self.refuse_query(session, &Refusal::ambiguous_text(), out)
             }
             Reading::Known(facts) => self.known_query(session, &facts, text, out),
-            Reading::Refused(refused) => self.refuse_query(session, &Refusal::of_text(refused), out),
+            Reading::Refused(refused) => self.unread_query(session, refused, text, out),
         }
+    }
+
+    /// A text that the grammar refuses. The server refuses it in its own words, with the place and a hint, but it gets the text as a
+    /// Parse only, so that one whose grammar has more to it runs nothing.
+    fn unread_query(&mut self, session: &mut Session, refused: SyntaxRefusal, text: &[u8], out: &mut Outputs) -> Verdict {
+        let is_syntax = refused.sqlstate != SqlState::STATEMENT_TOO_COMPLEX;
+        let refusal = Refusal::of_text(refused);
+        if !is_syntax || session.shadow || !self.is_permitted(session) {
+            return self.refuse_query(session, &refusal, out);
+        }
+        let key = match self.gate(session, "Query", out) {
+            Gate::Open(key) => key,
+            Gate::Hold(wait) => return Verdict::Hold(wait),
+            Gate::Refuse(refusal) => return self.refuse_query(session, &refusal, out),
+        };
+        session.fresh = false;
+        if let Some(backend) = self.pools.get(key) {
+            backend.prepared.sent_unnamed(self.shared.unique());
+        }
+        self.send(session, key, frontend::parse(b"", text, &[]), Some((Kind::Parse, Rule::Swallow)), out);
+        self.fail_there(session, key, &refusal, out)
+    }
+
+    /// Whether the session may use its region.
+    fn is_permitted(&mut self, session: &mut Session) -> bool {
+        self.renew_grant(session).is_ok()
+            && session
+                .grant
+                .as_ref()
+                .is_some_and(|grant| self.policy.snapshot().decide(grant, session.region.current(), GuardSet::NONE).is_ok())
     }
 
     /// A text without anything of interest: the decision, and on it goes.
@@ -337,6 +367,11 @@ impl Common {
             return self.fail_query(session, refusal, out);
         };
         // The server would have failed the unit or the transaction, and so it does.
+        self.fail_there(session, key, refusal, out)
+    }
+
+    /// The backend fails, and with it what it has run of the unit or of the transaction: the answer of a Query.
+    fn fail_there(&mut self, session: &mut Session, key: BackendKey, refusal: &Refusal, out: &mut Outputs) -> Verdict {
         self.provoke_error(session, key, refusal, out);
         self.send(session, key, frontend::sync(), Some((Kind::Sync, Rule::Forward)), out);
         session.unit = super::client::Unit::default();

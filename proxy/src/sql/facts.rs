@@ -17,7 +17,7 @@ pub enum Reading {
     Plain,
     /// The grammar has read the text.
     Known(Rc<Facts>),
-    /// The text can not be read and must go nowhere.
+    /// The text can not be read and must be run nowhere.
     Refused(SyntaxRefusal),
 }
 

@@ -121,6 +121,10 @@ impl Model {
                 if fields.name.is_empty() {
                     self.statements.remove(&b""[..]);
                 }
+                // Of all texts that it could not read, this server knows this one.
+                if text.starts_with("SELEC ") {
+                    return self.fail(&Failure(SqlState::SYNTAX_ERROR, "the server's own words".into()), answer);
+                }
                 if self.status == TransactionStatus::Failed && !ends_transaction(&text) {
                     return self.fail(&aborted(), answer);
                 }

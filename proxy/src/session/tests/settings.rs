@@ -111,33 +111,112 @@ fn a_failed_message_undoes_its_settings() {
 }
 
 #[test]
-fn texts_that_cannot_be_read_go_nowhere() {
+fn texts_that_cannot_be_read_run_nowhere() {
     check(
         transaction_mode(),
         "
+        Q SELEC 1
         Q SET helios.region = 'eu'
         Q SELEC 1; SELECT 2
         Q SET helios.region =
+        Q BEGIN
+        Q SELEC 1
+        Q SELEC 1
+        Q ROLLBACK
+        Q BEGIN
+        Q NEWER than the grammar
+        Q ROLLBACK
+        P s:SELECT 1 | B :s | E
+        Q SELEC 1
+        P :SELECT 1 | S
+        Q SELEC 1
+        B : | E | S
         Q SET client_encoding = 'SJIS'
         Q SELECT set_config('helios.region', 'us', false), 1
     ",
         expect![[r#"
-        Q SET helios.region = 'eu'
-          C SET
-          Z I
-        Q SELEC 1; SELECT 2
-          E ERROR 42601: syntax error at or near "SELEC"
-          Z I
-        Q SET helios.region =
-          E ERROR 42601: syntax error at end of input
-          Z I
-        Q SET client_encoding = 'SJIS'
-          E ERROR 22023: invalid value for parameter "client_encoding": "SJIS" (HINT)
-          Z I
-        Q SELECT set_config('helios.region', 'us', false), 1
-          E ERROR 0A000: set_config of the region is not supported in this form (HINT)
-          Z I
-    "#]],
+            Q SELEC 1
+              E ERROR 42601: syntax error at or near "SELEC"
+              Z I
+            Q SET helios.region = 'eu'
+              C SET
+              Z I
+            Q SELEC 1; SELECT 2
+              E ERROR 42601: the server's own words
+              Z I
+                eu: P :SELEC 1; SELECT 2
+                eu: S
+            Q SET helios.region =
+              E ERROR 42601: syntax error at end of input
+              Z I
+                eu: P :SET helios.region =
+                eu: E domicile: no such portal
+                eu: S
+            Q BEGIN
+              C BEGIN
+              Z T
+            Q SELEC 1
+              E ERROR 42601: the server's own words
+              Z E
+                eu: Q BEGIN
+                eu: P :SELEC 1
+                eu: S
+            Q SELEC 1
+              E ERROR 42601: the server's own words
+              Z E
+                eu: P :SELEC 1
+                eu: S
+            Q ROLLBACK
+              C ROLLBACK
+              Z I
+                eu: Q ROLLBACK
+            Q BEGIN
+              C BEGIN
+              Z T
+            Q NEWER than the grammar
+              E ERROR 42601: syntax error at or near "NEWER"
+              Z E
+                eu: Q BEGIN
+                eu: P :NEWER than the grammar
+                eu: E domicile: no such portal
+                eu: S
+            Q ROLLBACK
+              C ROLLBACK
+              Z I
+                eu: Q ROLLBACK
+            P s:SELECT 1 | B :s | E
+              1
+              2
+              D eu
+              C SELECT 1
+                eu: P domicile_8654f43e5d759cd7fee32da0cadcd9ad:SELECT 1
+                eu: B :domicile_8654f43e5d759cd7fee32da0cadcd9ad
+                eu: E 
+            Q SELEC 1
+              E ERROR 42601: the server's own words
+              Z I
+                eu: P :SELEC 1
+                eu: S
+            P :SELECT 1 | S
+              1
+              Z I
+                eu: P :SELECT 1
+                eu: S
+            Q SELEC 1
+              E ERROR 42601: the server's own words
+              Z I
+                eu: P :SELEC 1
+                eu: S
+            B : | E | S
+              E ERROR 26000: unnamed prepared statement does not exist
+              Z I
+            Q SET client_encoding = 'SJIS'
+              E ERROR 22023: invalid value for parameter "client_encoding": "SJIS" (HINT)
+              Z I
+            Q SELECT set_config('helios.region', 'us', false), 1
+              E ERROR 0A000: set_config of the region is not supported in this form (HINT)
+              Z I
+        "#]],
     );
 }
 

@@ -21,52 +21,58 @@ fn a_backslash_begins_an_escape_when_it_does_so_for_the_server() {
         Q SELECT '\'; SET helios.region = 'us'
     ",
         expect![[r#"
-        Q SET helios.region = 'eu'
-          C SET
-          Z I
-        Q SELECT '\'; SET helios.region = 'us'; SELECT 'on
-          E ERROR 42601: unterminated quoted string at or near "'on"
-          Z I
-            eu: Q SELECT 1
-        Q SET standard_conforming_strings = off
-          C SET
-          S standard_conforming_strings=off
-          Z I
-            eu: Q SET standard_conforming_strings = off
-        Q SELECT '\'; SET helios.region = ''us''; SELECT off'
-          T
-          D eu
-          C SELECT 1
-          C SET
-          T
-          D eu
-          C SELECT 1
-          Z I
-            eu: Q SELECT '\'; SET helios.region = ''us''; SELECT off'
-        Q SHOW helios.region
-          T
-          D eu
-          C SHOW
-          Z I
-        Q SET helios.region = 'e\165'; SELECT 'escaped'
-          C SET
-          T
-          D eu
-          C SELECT 1
-          Z I
-            eu: Q                            ; SELECT 'escaped'
-        Q SELECT 1; SELECT U&'no'
-          E ERROR 0A000: unsafe use of string constant with Unicode escapes
-          Z I
-        Q SET standard_conforming_strings = on
-          C SET
-          S standard_conforming_strings=on
-          Z I
-            eu: Q SET standard_conforming_strings = on
-        Q SELECT '\'; SET helios.region = 'us'
-          E ERROR 25001: the region cannot change after a statement of the transaction has run (HINT)
-          Z I
-    "#]],
+            Q SET helios.region = 'eu'
+              C SET
+              Z I
+            Q SELECT '\'; SET helios.region = 'us'; SELECT 'on
+              E ERROR 42601: unterminated quoted string at or near "'on"
+              Z I
+                eu: Q SELECT 1
+                eu: P :SELECT '\'; SET helios.region = 'us'; SELECT 'on
+                eu: E domicile: no such portal
+                eu: S
+            Q SET standard_conforming_strings = off
+              C SET
+              S standard_conforming_strings=off
+              Z I
+                eu: Q SET standard_conforming_strings = off
+            Q SELECT '\'; SET helios.region = ''us''; SELECT off'
+              T
+              D eu
+              C SELECT 1
+              C SET
+              T
+              D eu
+              C SELECT 1
+              Z I
+                eu: Q SELECT '\'; SET helios.region = ''us''; SELECT off'
+            Q SHOW helios.region
+              T
+              D eu
+              C SHOW
+              Z I
+            Q SET helios.region = 'e\165'; SELECT 'escaped'
+              C SET
+              T
+              D eu
+              C SELECT 1
+              Z I
+                eu: Q                            ; SELECT 'escaped'
+            Q SELECT 1; SELECT U&'no'
+              E ERROR 0A000: unsafe use of string constant with Unicode escapes
+              Z I
+                eu: P :SELECT 1; SELECT U&'no'
+                eu: E domicile: no such portal
+                eu: S
+            Q SET standard_conforming_strings = on
+              C SET
+              S standard_conforming_strings=on
+              Z I
+                eu: Q SET standard_conforming_strings = on
+            Q SELECT '\'; SET helios.region = 'us'
+              E ERROR 25001: the region cannot change after a statement of the transaction has run (HINT)
+              Z I
+        "#]],
     );
 }
 
