@@ -15,6 +15,7 @@ mod limits;
 mod login;
 mod metrics;
 mod nodes;
+mod passwords;
 mod pooling;
 mod prepared;
 mod reload;

@@ -43,11 +43,19 @@ pub struct Authenticator {
 
 /// How a login goes on.
 pub enum Progress {
-    /// The client is who it says. The bytes, which may be empty, are sent before AuthenticationOk; its token, if it has shown one,
-    /// claims this.
-    Admitted(Bytes, Option<Claims>),
+    /// The client is who it says. The bytes, which may be empty, are sent before AuthenticationOk.
+    Admitted(Bytes, Shown),
     /// Send the bytes, then wait for the client's answer.
     Ask(Box<Exchange>, Bytes),
+}
+
+/// What a client has shown beside being who it says.
+#[derive(Default)]
+pub struct Shown {
+    /// What its token claims.
+    pub claims: Option<Claims>,
+    /// What opens servers that have the same SCRAM verifier.
+    pub keys: Option<Keys>,
 }
 
 /// Waits for one message of the client.
@@ -102,7 +110,7 @@ impl Authenticator {
             (AuthMethod::OAuth, _) => {
                 ask(user, demand.doomed, Expected::Bearer(jwt.cloned()), authentication_sasl(&[oauth::MECHANISM]))
             }
-            (AuthMethod::Trust, _) => Progress::Admitted(Bytes::new(), None),
+            (AuthMethod::Trust, _) => Progress::Admitted(Bytes::new(), Shown::default()),
             (AuthMethod::Password, _) => ask(user, unknown, Expected::Password(secret.cloned()), authentication_cleartext()),
             // As in PostgreSQL and PgBouncer: a user who has a SCRAM verifier proves it by SCRAM under `md5` too.
             (AuthMethod::ScramSha256, _) | (AuthMethod::Md5, Some(Secret::Scram { .. })) => {
@@ -174,15 +182,18 @@ impl Exchange {
         match expected {
             Expected::Password(secret) => {
                 let password = password(body)?;
-                let proven = secret.is_some_and(|secret| admits(&secret, &user, password));
-                if proven && doomed.is_none() { Ok(Progress::Admitted(Bytes::new(), None)) } else { Err(failed(WRONG_PASSWORD)) }
+                match secret.and_then(|secret| shown(&secret, &user, password)) {
+                    Some(shown) if doomed.is_none() => Ok(Progress::Admitted(Bytes::new(), shown)),
+                    Some(_) | None => Err(failed(WRONG_PASSWORD)),
+                }
             }
             Expected::Md5(digest, salt) => {
                 let proven = equal(password(body)?, &md5::answer(&digest, salt));
-                if proven && doomed.is_none() { Ok(Progress::Admitted(Bytes::new(), None)) } else { Err(failed(WRONG_PASSWORD)) }
+                let admitted = || Progress::Admitted(Bytes::new(), Shown::default());
+                (proven && doomed.is_none()).then(admitted).ok_or_else(|| failed(WRONG_PASSWORD))
             }
             Expected::Token(jwt) => match (check(jwt.as_deref(), password(body)?, &user), doomed) {
-                (Ok(claims), None) => Ok(Progress::Admitted(Bytes::new(), Some(claims))),
+                (Ok(claims), None) => Ok(Progress::Admitted(Bytes::new(), Shown { claims: Some(claims), keys: None })),
                 (Ok(_), Some(why)) | (Err(why), _) => Err(Refusal::password(&user, why)),
             },
             Expected::Bearer(jwt) => match initial(body)? {
@@ -206,7 +217,10 @@ impl Exchange {
             }
             Expected::First(first) => challenge(user, doomed, first, body),
             Expected::Final(last) => match last.receive(body) {
-                Ok(signature) => Ok(Progress::Admitted(authentication_sasl_final(&signature), None)),
+                Ok((signature, keys)) => {
+                    let shown = Shown { claims: None, keys: Some(keys) };
+                    Ok(Progress::Admitted(authentication_sasl_final(&signature), shown))
+                }
                 Err(ScramError::Mismatch) => Err(failed(WRONG_PASSWORD)),
                 Err(error) => Err(scram_refusal(error)),
             },
@@ -232,7 +246,7 @@ fn check(jwt: Option<&Jwt>, token: &[u8], user: &str) -> Result<Claims, &'static
 fn bearer(user: &str, doomed: Option<&'static str>, jwt: Option<&Jwt>, message: &[u8]) -> Result<Progress, Refusal> {
     let found = oauth::token(message)?.ok_or(NO_TOKEN).and_then(|token| check(jwt, token, user));
     match (found, doomed) {
-        (Ok(claims), None) => Ok(Progress::Admitted(Bytes::new(), Some(claims))),
+        (Ok(claims), None) => Ok(Progress::Admitted(Bytes::new(), Shown { claims: Some(claims), keys: None })),
         (Ok(_), Some(why)) | (Err(why), _) => {
             let error = oauth::error(jwt.and_then(|jwt| jwt.issuer.as_deref()));
             Ok(ask(user, doomed, Expected::BearerRefused(why), authentication_sasl_continue(&error)))
@@ -249,7 +263,7 @@ fn scram_refusal(error: ScramError) -> Refusal {
     match error {
         ScramError::Malformed(detail) => Refusal::malformed("malformed SCRAM message").with_detail(detail),
         ScramError::Unsupported(what) => Refusal::new(LoginOutcome::Unsupported, SqlState::FEATURE_NOT_SUPPORTED, what),
-        ScramError::Mismatch => Refusal::malformed("invalid SCRAM response"),
+        ScramError::Mismatch | ScramError::OtherVerifier => Refusal::malformed("invalid SCRAM response"),
         ScramError::Downgraded => channel_binding("SCRAM channel binding negotiation error").with_detail(
             "The client supports SCRAM channel binding but thinks the server does not. However, this server does support channel binding.",
         ),
@@ -271,16 +285,17 @@ fn password(body: &[u8]) -> Result<&[u8], Refusal> {
     }
 }
 
-/// Whether a password in clear text is the user's.
-fn admits(secret: &Secret, user: &str, password: &[u8]) -> bool {
+/// What a password in clear text shows, if it is the user's.
+fn shown(secret: &Secret, user: &str, password: &[u8]) -> Option<Shown> {
     match secret {
-        Secret::Plain(expected) => equal(password, expected.reveal().as_bytes()),
-        Secret::Md5(expected) => equal(&md5::digest(password, user), &**expected),
+        Secret::Plain(expected) => equal(password, expected.reveal().as_bytes()).then(Shown::default),
+        Secret::Md5(expected) => equal(&md5::digest(password, user), &**expected).then(Shown::default),
         Secret::Scram { iterations, salt, stored_key, server_key } => {
             // The count comes from the users file; past the bound it would only stall everyone else's logins.
             let (stored_key, server_key) = (**stored_key, **server_key);
-            *iterations <= SCRAM_ITERATIONS_MAX
-                && Verifier { iterations: *iterations, salt: salt.clone(), stored_key, server_key }.admits(password)
+            let verifier = Verifier { iterations: *iterations, salt: salt.clone(), stored_key, server_key };
+            let keys = (*iterations <= SCRAM_ITERATIONS_MAX).then(|| verifier.keys_of(password)).flatten()?;
+            Some(Shown { claims: None, keys: Some(keys) })
         }
     }
 }

@@ -185,7 +185,11 @@ impl Desk {
         };
         let cleartext_allowed = rules.config.auth.backend_cleartext;
         let require_auth = node.config.require_auth.clone();
-        let credentials = Credentials { user: user.to_owned(), secret, cleartext_allowed, require_auth };
+        let keys = match &secret {
+            Some(Secret::Scram { stored_key, .. }) => self.shown_keys.borrow_mut().get(user, stored_key),
+            Some(Secret::Plain(_) | Secret::Md5(_)) | None => None,
+        };
+        let credentials = Credentials { user: user.to_owned(), secret, keys, cleartext_allowed, require_auth };
         let nonce = random_bytes().map_err(|error| protocol(error.to_string()))?;
 
         let (socket, address) = self.connect(rules, node, startup.asker, deadline).await?;

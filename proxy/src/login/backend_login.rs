@@ -33,6 +33,8 @@ pub(super) struct Credentials {
     pub(super) user: String,
     /// What proves it, if anything is known.
     pub(super) secret: Option<Secret>,
+    /// What the user has shown of a secret that is a SCRAM verifier: opens servers that have the same one.
+    pub(super) keys: Option<Keys>,
     /// Whether the server may have the password itself.
     pub(super) cleartext_allowed: bool,
     /// How the server may ask for it.
@@ -166,7 +168,7 @@ impl BackendLogin {
     }
 
     fn authentication(&self, state: State, request: Authentication<'_>, keys: &mut KeyCache) -> Result<(State, Progress), Fault> {
-        let Credentials { user, secret, cleartext_allowed, .. } = &self.credentials;
+        let Credentials { user, secret, keys: shown_keys, cleartext_allowed, .. } = &self.credentials;
         // Before anything is sent: what it asks for in the wrong way, it gets nothing of.
         if let (State::Started(_), Some(method)) = (&state, method_of(&request)) {
             self.require(method)?;
@@ -202,15 +204,20 @@ impl BackendLogin {
                 if !is_offered(mechanism) {
                     return Err(Fault::Protocol(format!("it does not offer {mechanism}")));
                 }
-                if !matches!(secret, Some(Secret::Plain(_))) {
+                if !matches!(secret, Some(Secret::Plain(_))) && shown_keys.is_none() {
                     return Err(self.no_password(scram::MECHANISM));
                 }
                 let (first, message) = ClientFirst::begin(nonce.into(), channel);
                 Ok((State::ScramFirst(first), Progress::Send(sasl_initial(mechanism, &message))))
             }
             (State::ScramFirst(first), Authentication::SaslContinue(message)) => {
-                let Some(Secret::Plain(plain)) = secret else { return Err(self.no_password(scram::MECHANISM)) };
-                let derive = |salt: &[u8], iterations| keys.derive(plain.reveal().as_bytes(), salt, iterations);
+                let derive = |salt: &[u8], iterations: u32| match secret {
+                    Some(Secret::Plain(plain)) => Some(keys.derive(plain.reveal().as_bytes(), salt, iterations)),
+                    Some(Secret::Scram { salt: of, iterations: rounds, .. }) if *of == salt && *rounds == iterations => {
+                        shown_keys.clone()
+                    }
+                    Some(Secret::Scram { .. } | Secret::Md5(_)) | None => None,
+                };
                 let (last, answer) = first.receive(message, derive).map_err(scram_fault)?;
                 Ok((State::ScramFinal(last), Progress::Send(sasl_response(&answer))))
             }
@@ -243,7 +250,7 @@ impl BackendLogin {
         let user = &self.credentials.user;
         Fault::Protocol(format!(
             "it asks for {what} of user \"{user}\", and no password is known: set password for the node, or give \"{user}\" a plain \
-             password in the users file"
+             password in the users file, or the server's SCRAM verifier and let clients log in by scram-sha-256"
         ))
     }
 }
@@ -283,6 +290,10 @@ fn scram_fault(error: ScramError) -> Fault {
         ScramError::Malformed(detail) | ScramError::Unsupported(detail) => format!("its SCRAM message is wrong: {detail}"),
         ScramError::Mismatch | ScramError::Downgraded | ScramError::OtherChannel => {
             "it does not know the password itself (SCRAM server signature)".to_owned()
+        }
+        ScramError::OtherVerifier => {
+            "its SCRAM verifier of the user is another one than the proxy has: give both the same, or set password for the node"
+                .to_owned()
         }
     })
 }

@@ -97,11 +97,11 @@ impl Desk {
                 return Ok(LoginOutcome::Failed);
             }
         };
-        let mut login = ClientLogin::new(transport, chance);
+        let mut conversation = ClientLogin::new(transport, chance);
         let (mut places, mut who) = (Vec::new(), None);
         loop {
-            let step = login.step(&self.rules(), self.clients());
-            let user = login.claims_to_be();
+            let step = conversation.step(&self.rules(), self.clients());
+            let user = conversation.claims_to_be();
             if places.is_empty() && (user.is_some() || matches!(step, Step::Admit(_) | Step::Console(..))) {
                 places.push(self.census.take());
             }
@@ -121,7 +121,7 @@ impl Desk {
                     if bytes.is_empty() {
                         return Ok(LoginOutcome::Disconnected);
                     }
-                    login.receive(&bytes);
+                    conversation.receive(&bytes);
                 }
                 Step::Send(bytes) => socket.write_all(bytes.into()).await?,
                 Step::Encrypt(consent, begun) => {
@@ -130,8 +130,8 @@ impl Desk {
                     }
                     match self.encrypt(&mut socket, begun.into()).await {
                         Ok((tls, text)) => {
-                            login.set_tls(tls);
-                            login.receive(&text);
+                            conversation.set_tls(tls);
+                            conversation.receive(&text);
                         }
                         Err(HandshakeError::Lost(error)) => return Err(error),
                         Err(HandshakeError::Refused(error)) => {
@@ -169,6 +169,9 @@ impl Desk {
                     who.iter().for_each(|who| self.attempts.borrow_mut().succeeded(*who));
                     let Admitted { mut login, early, region } = *admitted;
                     let Identity { user, database, .. } = &login.identity;
+                    if let Some(keys) = conversation.take_keys() {
+                        self.shown_keys.borrow_mut().keep(user, keys);
+                    }
                     if let Some(refused) = self.refuses_database(user, database) {
                         return self.turn_away(&mut socket, &refused, peer).await;
                     }

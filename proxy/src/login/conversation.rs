@@ -18,13 +18,14 @@ use bytes::{Buf as _, Bytes, BytesMut};
 
 use super::Rules;
 use super::admission::{self, Rejection};
-use super::authentication::{Exchange, Progress};
+use super::authentication::{Exchange, Progress, Shown};
 use super::console;
 use super::greeting;
 use super::hba;
 use super::message::take;
 use super::random::Chance;
 use super::refusal::Refusal;
+use super::scram::Keys;
 use super::transport::{TlsPeer, Transport};
 use crate::admin::console::{Client, is_console};
 use crate::config::TlsMode;
@@ -45,6 +46,7 @@ pub struct ClientLogin {
     chance: Chance,
     input: BytesMut,
     state: State,
+    keys: Option<Keys>,
 }
 
 enum State {
@@ -109,12 +111,23 @@ pub struct Admitted {
 impl ClientLogin {
     /// A client behind `transport` that has not said anything yet.
     pub fn new(transport: Transport, chance: Chance) -> Self {
-        Self { transport, chance, input: BytesMut::new(), state: State::Startup { ssl_asked: false, gss_asked: false } }
+        Self {
+            transport,
+            chance,
+            input: BytesMut::new(),
+            state: State::Startup { ssl_asked: false, gss_asked: false },
+            keys: None,
+        }
     }
 
     /// The connection is encrypted from now on, and this is what the handshake has shown.
     pub fn set_tls(&mut self, peer: TlsPeer) {
         self.transport.tls = Some(peer);
+    }
+
+    /// What the client has shown that opens servers.
+    pub(super) fn take_keys(&mut self) -> Option<Keys> {
+        self.keys.take()
     }
 
     /// Takes what came from the client.
@@ -244,7 +257,10 @@ impl ClientLogin {
                 self.state = State::Authenticating(startup, exchange);
                 Step::Send([before, &question].concat().into())
             }
-            Progress::Admitted(last_word, claims) => self.admit(&startup, &[before, &last_word].concat(), claims, rules),
+            Progress::Admitted(last_word, Shown { claims, keys }) => {
+                self.keys = keys;
+                self.admit(&startup, &[before, &last_word].concat(), claims, rules)
+            }
         }
     }
 

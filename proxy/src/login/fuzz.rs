@@ -86,8 +86,13 @@ fn conversation(rules: &Rules, pieces: &[&[u8]]) -> (Vec<u8>, bool) {
 /// itself is not sent where that is not allowed; a login ends once.
 pub fn server(data: &[u8]) {
     let secret = Some(Secret::Plain(Password::new("the password".to_owned())));
-    let credentials =
-        Credentials { user: "bob".to_owned(), secret, cleartext_allowed: false, require_auth: RequireAuth::default() };
+    let credentials = Credentials {
+        user: "bob".to_owned(),
+        secret,
+        keys: None,
+        cleartext_allowed: false,
+        require_auth: RequireAuth::default(),
+    };
     let mut login = BackendLogin::new(credentials, "client".to_owned(), None);
     let (mut splitter, mut at, mut keys) = (Splitter::default(), 0, KeyCache::default());
     let (mut is_asked, mut is_proved) = (false, false);

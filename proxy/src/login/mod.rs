@@ -38,6 +38,7 @@ mod refusal;
 mod resolver;
 mod scram;
 mod secure;
+mod shown;
 mod socket;
 #[cfg(test)]
 mod tests;
@@ -70,6 +71,7 @@ use census::Census;
 use choice::Candidate;
 use intern::Interner;
 use resolver::Resolver;
+use shown::ShownKeys;
 
 /// What logins go by: one configuration and all that follows from it. A reload makes a new one.
 pub struct Rules {
@@ -151,6 +153,7 @@ pub struct Desk {
     pub fence: Rc<Fence>,
     interner: RefCell<Interner>,
     keys: RefCell<KeyCache>,
+    shown_keys: RefCell<ShownKeys>,
     resolver: Rc<Resolver>,
     /// Connections whose login is not over.
     in_progress: Rc<Cell<usize>>,
@@ -183,6 +186,7 @@ impl Desk {
             fence,
             interner: RefCell::default(),
             keys: RefCell::default(),
+            shown_keys: RefCell::default(),
             resolver: Rc::default(),
             in_progress: Rc::default(),
             census: Census::default(),

@@ -36,8 +36,12 @@ impl ClientFirst {
     ///
     /// # Errors
     /// The message is malformed, its nonce does not extend ours, or it asks for more work than
-    /// [`SCRAM_ITERATIONS_MAX`] rounds.
-    pub fn receive(self, message: &[u8], keys: impl FnOnce(&[u8], u32) -> Keys) -> Result<(ClientFinal, Vec<u8>), ScramError> {
+    /// [`SCRAM_ITERATIONS_MAX`] rounds; or there are no such keys.
+    pub fn receive(
+        self,
+        message: &[u8],
+        keys: impl FnOnce(&[u8], u32) -> Option<Keys>,
+    ) -> Result<(ClientFinal, Vec<u8>), ScramError> {
         let mut attributes = Attributes::new(message);
         let nonce = attributes.named(b'r')?;
         if nonce.len() > SCRAM_NONCE_BYTES_MAX {
@@ -57,7 +61,7 @@ impl ClientFirst {
             .filter(|iterations| (1..=SCRAM_ITERATIONS_MAX).contains(iterations))
             .ok_or(ScramError::Malformed("The iteration count is not usable."))?;
 
-        let keys = keys(&salt, iterations);
+        let keys = keys(&salt, iterations).ok_or(ScramError::OtherVerifier)?;
         let without_proof = [b"c=", self.channel.attribute().as_bytes(), b",r=", nonce].concat();
         let signed = [self.bare.as_bytes(), b",", message, b",", &without_proof].concat();
         let proof = xor(&keys.client_key, &hmac(&sha256(&keys.client_key), &[&signed]));

@@ -45,6 +45,8 @@ pub enum ScramError {
     Downgraded,
     /// The client has bound itself to another TLS connection: somebody stands between.
     OtherChannel,
+    /// The server asks for keys of another salt or iteration count than those that are known.
+    OtherVerifier,
 }
 
 /// The channel binding of a client (RFC 5802, section 6): how it begins its first message, and what follows in its last.
@@ -96,6 +98,11 @@ impl Keys {
         keys
     }
 
+    /// Whether they are those that a verifier with this `stored_key` was made from.
+    pub fn open(&self, stored_key: &[u8; KEY_BYTES]) -> bool {
+        equal(&sha256(&self.client_key), stored_key)
+    }
+
     /// What a server stores to check this password.
     pub fn verifier(&self, salt: &[u8], iterations: u32) -> Verifier {
         Verifier { iterations, salt: salt.to_vec(), stored_key: sha256(&self.client_key), server_key: self.server_key }
@@ -116,10 +123,9 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// Whether `password`, sent in the clear, is the one this verifier was made from. Takes as long as [`Keys::derive`].
-    pub fn admits(&self, password: &[u8]) -> bool {
-        let keys = Keys::derive(password, &self.salt, self.iterations);
-        equal(&sha256(&keys.client_key), &self.stored_key)
+    /// The keys of `password`, sent in the clear, if it is the one this verifier was made from. Takes as long as [`Keys::derive`].
+    pub fn keys_of(&self, password: &[u8]) -> Option<Keys> {
+        Some(Keys::derive(password, &self.salt, self.iterations)).filter(|keys| keys.open(&self.stored_key))
     }
 }
 

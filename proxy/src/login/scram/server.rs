@@ -3,8 +3,8 @@
 //! Follows PostgreSQL's `auth-scram.c` message by message. It does not decide who the client is: the name inside the SCRAM
 //! message is ignored, the StartupMessage's counts.
 
-use super::{Attributes, Channel, KEY_BYTES, ScramError, Verifier};
-use super::{decode_base64, encode_base64, equal, hmac, nonce_is_printable, sha256, xor};
+use super::{Attributes, Channel, KEY_BYTES, Keys, ScramError, Verifier};
+use super::{decode_base64, encode_base64, equal, hmac, nonce_is_printable, xor};
 
 /// Waits for the client-first-message.
 pub struct ServerFirst {
@@ -99,11 +99,12 @@ pub struct ServerFinal {
 }
 
 impl ServerFinal {
-    /// Takes the client-final-message and gives the server-final-message, which says that the client is who it says.
+    /// Takes the client-final-message and gives the server-final-message, which says that the client is who it says, and the keys that
+    /// it has shown: with them servers can be logged in to that have the same verifier.
     ///
     /// # Errors
     /// [`ScramError::Mismatch`] for a wrong password or a doomed exchange, otherwise the message is malformed.
-    pub fn receive(self, message: &[u8]) -> Result<Vec<u8>, ScramError> {
+    pub fn receive(self, message: &[u8]) -> Result<(Vec<u8>, Keys), ScramError> {
         let mut attributes = Attributes::new(message);
         // The header of the first message once more, with what it is bound to.
         if !equal(attributes.named(b'c')?, self.channel.attribute().as_bytes()) {
@@ -132,10 +133,10 @@ impl ServerFinal {
 
         let signed: [&[u8]; 3] = [&self.transcript, b",", without_proof];
         let client_signature = hmac(&self.verifier.stored_key, &signed);
-        let proven = equal(&sha256(&xor(&proof, &client_signature)), &self.verifier.stored_key);
-        if !proven | self.doomed {
+        let keys = Keys { client_key: xor(&proof, &client_signature), server_key: self.verifier.server_key };
+        if !keys.open(&self.verifier.stored_key) | self.doomed {
             return Err(ScramError::Mismatch);
         }
-        Ok(format!("v={}", encode_base64(&hmac(&self.verifier.server_key, &signed))).into_bytes())
+        Ok((format!("v={}", encode_base64(&hmac(&keys.server_key, &signed))).into_bytes(), keys))
     }
 }

@@ -30,14 +30,18 @@ fn text(bytes: &[u8]) -> &str {
 fn the_server_answers_as_rfc_7677() {
     let (server, answer) = server(false).receive(CLIENT_FIRST.as_bytes()).unwrap();
     assert_eq!(text(&answer), SERVER_FIRST);
-    assert_eq!(text(&server.receive(CLIENT_FINAL.as_bytes()).unwrap()), SERVER_FINAL);
+    let (last, keys) = server.receive(CLIENT_FINAL.as_bytes()).unwrap();
+    assert_eq!(text(&last), SERVER_FINAL);
+    // They are worth as much as the password, towards a server that has the same verifier.
+    let known = Keys::derive(b"pencil", &salt(), ITERATIONS);
+    assert_eq!((keys.client_key, keys.server_key), (known.client_key, known.server_key));
 }
 
 #[test]
 fn the_client_answers_as_rfc_7677() {
     let client = client::ClientFirst::of_user("user", CLIENT_NONCE.to_owned(), Channel::None);
     let (client, answer) =
-        client.receive(SERVER_FIRST.as_bytes(), |salt, iterations| Keys::derive(b"pencil", salt, iterations)).unwrap();
+        client.receive(SERVER_FIRST.as_bytes(), |salt, iterations| Some(Keys::derive(b"pencil", salt, iterations))).unwrap();
     assert_eq!(text(&answer), CLIENT_FINAL);
     assert_eq!(client.receive(SERVER_FINAL.as_bytes()), Ok(()));
 }
@@ -46,9 +50,9 @@ fn the_client_answers_as_rfc_7677() {
 fn converse(password: &[u8], verifier: Verifier, doomed: bool) -> (Result<(), ScramError>, Result<(), ScramError>) {
     let (client, first) = ClientFirst::begin(nonce(&[1; NONCE_BYTES]), Channel::None);
     let (server, challenge) = ServerFirst::new(verifier, doomed, nonce(&[2; NONCE_BYTES]), None).receive(&first).unwrap();
-    let (client, proof) = client.receive(&challenge, |salt, iterations| Keys::derive(password, salt, iterations)).unwrap();
+    let (client, proof) = client.receive(&challenge, |salt, iterations| Some(Keys::derive(password, salt, iterations))).unwrap();
     match server.receive(&proof) {
-        Ok(signature) => (client.receive(&signature), Ok(())),
+        Ok((signature, _)) => (client.receive(&signature), Ok(())),
         Err(error) => (Err(error), Err(error)),
     }
 }
@@ -68,7 +72,8 @@ fn the_right_password_convinces_both_sides_and_no_other_does() {
 #[test]
 fn a_verifier_admits_the_password_it_was_made_from() {
     let verifier = Keys::derive(b"pencil", &salt(), ITERATIONS).verifier(&salt(), ITERATIONS);
-    assert!(verifier.admits(b"pencil") && !verifier.admits(b"Pencil") && !verifier.admits(b""));
+    let admits = |password: &[u8]| verifier.keys_of(password).is_some();
+    assert!(admits(b"pencil") && !admits(b"Pencil") && !admits(b""));
 }
 
 #[test]
@@ -136,8 +141,8 @@ fn bind(mechanism: &str, channel: Channel, end_point: Option<&[u8]>) -> Result<(
     let (client, first) = ClientFirst::begin(nonce(&[1; NONCE_BYTES]), channel);
     let server = ServerFirst::new(verifier, false, nonce(&[2; NONCE_BYTES]), end_point.map(Into::into));
     let (server, challenge) = server.choose(mechanism.as_bytes()).expect("it is offered").receive(&first)?;
-    let (client, proof) = client.receive(&challenge, |salt, iterations| Keys::derive(b"secret", salt, iterations))?;
-    client.receive(&server.receive(&proof)?)
+    let (client, proof) = client.receive(&challenge, |salt, iterations| Some(Keys::derive(b"secret", salt, iterations)))?;
+    client.receive(&server.receive(&proof)?.0)
 }
 
 #[test]
@@ -181,7 +186,7 @@ proptest! {
             let (server, _) = ServerFirst::new(verifier, false, SERVER_NONCE.to_owned(), None).receive(CLIENT_FIRST.as_bytes()).unwrap();
             prop_assert!(server.receive(&message).is_err());
             let client = client::ClientFirst::of_user("user", CLIENT_NONCE.to_owned(), Channel::None);
-            if let Ok((client, _)) = client.receive(&message, |salt, _| Keys::derive(b"pencil", salt, 1)) {
+            if let Ok((client, _)) = client.receive(&message, |salt, _| Some(Keys::derive(b"pencil", salt, 1))) {
                 prop_assert!(client.receive(&message).is_err());
             }
         }

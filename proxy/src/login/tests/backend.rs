@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 use proptest::prelude::*;
+use zeroize::Zeroizing;
 
 use super::super::backend_login::{BackendLogin, Credentials, Fault, KeyCache, Progress};
-use super::super::scram::{self, Keys, MECHANISM, ServerFirst};
+use super::super::scram::{self, Keys, MECHANISM, ServerFirst, Verifier};
 use super::*;
 use crate::config::{Password, RequireAuth, Secret};
 use crate::wire::backend::{
@@ -24,7 +25,11 @@ fn login(secret: Option<Secret>, cleartext_allowed: bool) -> BackendLogin {
 }
 
 fn requiring(secret: Option<Secret>, cleartext_allowed: bool, require_auth: RequireAuth) -> BackendLogin {
-    BackendLogin::new(Credentials { user: "bob".to_owned(), secret, cleartext_allowed, require_auth }, "client".to_owned(), None)
+    BackendLogin::new(
+        Credentials { user: "bob".to_owned(), secret, keys: None, cleartext_allowed, require_auth },
+        "client".to_owned(),
+        None,
+    )
 }
 
 fn hear(login: &mut BackendLogin, message: &Bytes) -> Result<Progress, Fault> {
@@ -99,10 +104,35 @@ fn by_scram(known: &str, change: impl FnOnce(Vec<u8>) -> Vec<u8>) -> Result<Back
     let server = ServerFirst::new(verifier, false, scram::nonce(&[2; 18]), None);
     let (server, challenge) = server.receive(first.unwrap()).unwrap();
     let Progress::Send(proof) = hear(&mut login, &authentication_sasl_continue(&challenge))? else { panic!() };
-    let last = server.receive(body(&proof)).unwrap_or_default();
+    let last = server.receive(body(&proof)).map_or_else(|_| Vec::new(), |(last, _)| last);
     assert_eq!(hear(&mut login, &authentication_sasl_final(&change(last)))?, Progress::Read);
     assert_eq!(hear(&mut login, &authentication_ok())?, Progress::Read);
     Ok(login)
+}
+
+#[test]
+fn keys_that_the_user_has_shown_open_a_server_with_the_same_verifier() {
+    let verifier = |password: &[u8], salt: &[u8]| Keys::derive(password, salt, 10).verifier(salt, 10);
+    let known = verifier(b"secret", b"salt");
+    let secret = || {
+        let (stored_key, server_key) = (Zeroizing::new(known.stored_key), Zeroizing::new(known.server_key));
+        Some(Secret::Scram { iterations: 10, salt: b"salt".to_vec(), stored_key, server_key })
+    };
+    let log_in = |server: Verifier| {
+        let keys = Some(Keys::derive(b"secret", b"salt", 10));
+        let require_auth = RequireAuth::default();
+        let credentials = Credentials { user: "bob".to_owned(), secret: secret(), keys, cleartext_allowed: false, require_auth };
+        let mut login = BackendLogin::new(credentials, "client".to_owned(), None);
+        let Progress::Send(first) = hear(&mut login, &authentication_sasl(&[MECHANISM]))? else { panic!() };
+        let (_, first) = sasl_initial_fields(body(&first)).unwrap();
+        let (server, challenge) = ServerFirst::new(server, false, scram::nonce(&[2; 18]), None).receive(first.unwrap()).unwrap();
+        let Progress::Send(proof) = hear(&mut login, &authentication_sasl_continue(&challenge))? else { panic!() };
+        let (last, _) = server.receive(body(&proof)).expect("the proof is right");
+        hear(&mut login, &authentication_sasl_final(&last))
+    };
+    assert_eq!(log_in(known.clone()), Ok(Progress::Read));
+    let Err(Fault::Protocol(text)) = log_in(verifier(b"secret", b"pepper")) else { panic!("another salt") };
+    assert!(text.contains("another one than the proxy has"), "{text}");
 }
 
 /// What is said to a server that begins so, where a node's `require_auth` is this.
@@ -162,7 +192,7 @@ fn a_server_proves_that_it_knows_the_password() {
 fn a_login_is_bound_to_the_certificate_where_the_server_offers_that() {
     let begin = |offered: &[&str]| {
         let (secret, require_auth) = (plain("secret"), RequireAuth::default());
-        let credentials = Credentials { user: "bob".to_owned(), secret, cleartext_allowed: false, require_auth };
+        let credentials = Credentials { user: "bob".to_owned(), secret, keys: None, cleartext_allowed: false, require_auth };
         let mut login = BackendLogin::new(credentials, "client".to_owned(), Some(b"hash".as_slice().into()));
         let Ok(Progress::Send(first)) = hear(&mut login, &authentication_sasl(offered)) else { panic!() };
         let (mechanism, message) = sasl_initial_fields(body(&first)).unwrap();

@@ -66,7 +66,7 @@ fn by_scram<'a>(rules: &'a Rules, user: &str, text: &str) -> (Vec<u8>, Conversat
     let (client, proof) = client
         .receive(&challenge[9..], |given, iterations| {
             salt = given.to_vec();
-            Keys::derive(text.as_bytes(), given, iterations)
+            Some(Keys::derive(text.as_bytes(), given, iterations))
         })
         .unwrap();
     let answer = conversation.say(&sasl_response(&proof));
