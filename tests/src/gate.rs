@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::process::wait_for;
+use crate::process::{remove_fence_at_exit, wait_for};
 use crate::program;
 use crate::proxy::{self, Configuration};
 
@@ -40,9 +40,13 @@ impl Gate {
         let hierarchy = mounts.lines().find(|line| line.contains(" - cgroup2 ")).and_then(|line| line.split(' ').nth(4));
         let hierarchy = hierarchy.ok_or("a cgroup v2 hierarchy that is mounted")?;
         program::need("bpftool")?;
-        let name = format!("domicile-{purpose}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let prefix = format!("domicile-{purpose}-");
+        remove_what_killed_runs_left(Path::new(hierarchy), &prefix);
+        let name = format!("{prefix}{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let cgroup = Path::new(hierarchy).join(&name);
-        Ok(Self { name, cgroup })
+        let gate = Self { name, cgroup };
+        remove_fence_at_exit(&gate.pins(), &gate.cgroup, true);
+        Ok(gate)
     }
 
     /// Lets a configuration have this fence.
@@ -55,7 +59,7 @@ impl Gate {
 
     /// The directory of its pins.
     pub fn pins(&self) -> PathBuf {
-        Path::new("/sys/fs/bpf").join(&self.name)
+        Path::new(PINS).join(&self.name)
     }
 
     /// The directory of its cgroup.
@@ -84,18 +88,44 @@ impl Gate {
 
     /// Takes the fence away.
     pub fn remove(&self) {
-        for entry in fs::read_dir(self.pins()).into_iter().flatten().flatten() {
-            fs::remove_file(entry.path()).ok();
-        }
-        fs::remove_dir(self.pins()).ok();
+        remove_pins(&self.pins());
     }
 }
 
 impl Drop for Gate {
     fn drop(&mut self) {
-        self.remove();
-        // A process that has just ended leaves a moment later.
-        wait_for(Duration::from_secs(5), || (fs::remove_dir(&self.cgroup).is_ok() || !self.cgroup.exists()).then_some(()));
+        remove(&self.pins(), &self.cgroup);
+        remove_fence_at_exit(&self.pins(), &self.cgroup, false);
+    }
+}
+
+const PINS: &str = "/sys/fs/bpf";
+
+/// Removes what there is of a fence whose processes have been stopped.
+pub(crate) fn remove(pins: &Path, cgroup: &Path) {
+    remove_pins(pins);
+    // A process that has just ended leaves a moment later.
+    wait_for(Duration::from_secs(5), || (fs::remove_dir(cgroup).is_ok() || !cgroup.exists()).then_some(()));
+}
+
+fn remove_pins(pins: &Path) {
+    for entry in fs::read_dir(pins).into_iter().flatten().flatten() {
+        fs::remove_file(entry.path()).ok();
+    }
+    fs::remove_dir(pins).ok();
+}
+
+/// Fences are named after the process that has made them; those of processes that are gone are of no use to anybody.
+fn remove_what_killed_runs_left(hierarchy: &Path, prefix: &str) {
+    for directory in [Path::new(PINS), hierarchy] {
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let owner = name.to_str().and_then(|name| name.strip_prefix(prefix)?.split_once('-')?.0.parse::<u32>().ok());
+            if owner.is_some_and(|id| !Path::new("/proc").join(id.to_string()).exists()) {
+                remove_pins(&Path::new(PINS).join(&name));
+                fs::remove_dir(hierarchy.join(&name)).ok();
+            }
+        }
     }
 }
 
@@ -113,4 +143,25 @@ pub fn command(arguments: &[&str], file: &Path) -> Result<String, String> {
     let output = command.output().map_err(|error| format!("domicile fence: {error}"))?;
     let said = program::both(&output);
     if output.status.success() { Ok(said) } else { Err(said) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::skip;
+
+    #[test]
+    fn what_a_killed_run_left_is_gone_when_the_next_one_begins() {
+        let Some(gate) = skip::available(Gate::named("swept")) else { return };
+        let hierarchy = gate.cgroup().parent().unwrap();
+        // Process ids end at 4 194 304.
+        let left = [Path::new(PINS), hierarchy].map(|directory| directory.join("domicile-swept-9999999-0"));
+        let own = [gate.pins(), gate.cgroup().to_owned()];
+        left.iter().chain(&own).for_each(|directory| fs::create_dir(directory).unwrap());
+        drop(Gate::named("swept").unwrap());
+        assert!(left.iter().all(|directory| !directory.exists()));
+        assert!(own.iter().all(|directory| directory.exists()));
+        drop(gate);
+        assert!(own.iter().all(|directory| !directory.exists()));
+    }
 }

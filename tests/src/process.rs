@@ -5,21 +5,21 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::net::TcpListener;
-use std::os::fd::OwnedFd;
+use std::os::fd::{IntoRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
-use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU16, AtomicU32, Ordering};
 use std::sync::{Mutex, Once, OnceLock, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitOptions};
 
-use crate::network;
+use crate::{gate, network};
 
 /// The clock. Tests wait for other processes, so they may read it; the pure modules of the product may not.
 #[expect(clippy::disallowed_methods, reason = "deadlines on other processes")]
@@ -56,10 +56,12 @@ impl Process {
         unsafe {
             command.pre_exec(move || Ok(rustix::process::set_parent_process_death_signal(Some(stop))?));
         }
+        // While everything is stopped, nothing more is started.
+        let mut at_exit = at_exit();
         let child = start_from_lasting_thread(command)?;
-        let process = Self { child, stop };
-        at_exit().processes.insert(process.id(), stop);
-        Ok(process)
+        at_exit.processes.insert(child.id(), stop);
+        drop(at_exit);
+        Ok(Self { child, stop })
     }
 
     /// The process id.
@@ -153,6 +155,42 @@ impl Drop for Scratch {
     }
 }
 
+/// Has the directories of a fence removed when this process exits, or no more.
+pub(crate) fn remove_fence_at_exit(pins: &Path, cgroup: &Path, is_wanted: bool) {
+    let mut at_exit = at_exit();
+    at_exit.fences.retain(|(known, _)| known != pins);
+    if is_wanted {
+        at_exit.fences.push((pins.to_owned(), cgroup.to_owned()));
+    }
+}
+
+/// From now on Ctrl-C, SIGTERM and SIGHUP end this process as its own end would: everything it started is stopped, and what it made
+/// is removed.
+///
+/// # Errors
+/// There is no pipe to be had.
+pub fn exit_when_signalled() -> io::Result<()> {
+    static TOLD: AtomicI32 = AtomicI32::new(-1);
+    extern "C" fn tell(signal: libc::c_int) {
+        // SAFETY: write is async-signal-safe and gets one byte that lives as long as the call; the pipe is never closed.
+        unsafe { libc::write(TOLD.load(Ordering::Relaxed), (&raw const signal).cast(), 1) };
+    }
+    let (mut reader, writer) = io::pipe()?;
+    TOLD.store(writer.into_raw_fd(), Ordering::Relaxed);
+    thread::spawn(move || {
+        let mut signal = [0];
+        if reader.read_exact(&mut signal).is_ok() {
+            std::process::exit(128 + i32::from(signal[0]));
+        }
+    });
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        let handler: extern "C" fn(libc::c_int) = tell;
+        // SAFETY: the handler does nothing that is not async-signal-safe.
+        unsafe { libc::signal(signal, handler as libc::sighandler_t) };
+    }
+    Ok(())
+}
+
 const PREFIX: &str = "domicile-";
 
 fn remove_what_killed_runs_left() {
@@ -170,6 +208,8 @@ fn remove_what_killed_runs_left() {
 struct AtExit {
     processes: HashMap<u32, Signal>,
     directories: Vec<PathBuf>,
+    /// Directories of pins, and cgroups.
+    fences: Vec<(PathBuf, PathBuf)>,
 }
 
 fn at_exit() -> std::sync::MutexGuard<'static, AtExit> {
@@ -184,7 +224,10 @@ fn at_exit() -> std::sync::MutexGuard<'static, AtExit> {
 }
 
 extern "C" fn clean_up() {
-    let AtExit { processes, directories } = std::mem::take(&mut *at_exit());
+    // Nobody gets the lock any more: other threads may still run, and must start nothing.
+    let mut at_exit = at_exit();
+    let AtExit { processes, directories, fences } = std::mem::take(&mut *at_exit);
+    std::mem::forget(at_exit);
     for (id, stop) in &processes {
         signal_process(*id, *stop);
     }
@@ -198,6 +241,7 @@ extern "C" fn clean_up() {
     for directory in directories {
         fs::remove_dir_all(directory).ok();
     }
+    fences.iter().for_each(|(pins, cgroup)| gate::remove(pins, cgroup));
 }
 
 /// A TCP port of 127.0.0.1 that nobody listens on. It lies below the kernel's range for outgoing connections (from 32768), so
@@ -233,6 +277,8 @@ pub fn unprivileged_user() -> Option<(u32, u32)> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::BufRead as _;
+
     use super::*;
 
     #[test]
@@ -257,6 +303,33 @@ mod tests {
         let path = scratch.path().to_owned();
         drop(scratch);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_process_that_is_signalled_removes_what_it_has_made() {
+        const CHILD: &str = "DOMICILE_IS_SIGNALLED";
+        if std::env::var_os(CHILD).is_some() {
+            exit_when_signalled().unwrap();
+            let scratch = Scratch::new().unwrap();
+            let gate = gate::Gate::named("signalled").ok();
+            let fence = gate.as_ref().map(|gate| [gate.pins(), gate.cgroup().to_owned()]);
+            fence.iter().flatten().for_each(|directory| fs::create_dir(directory).unwrap());
+            let made: Vec<_> = fence.iter().flatten().map(PathBuf::as_path).chain([scratch.path()]).collect();
+            println!("\nmade {made:?}");
+            thread::sleep(Duration::from_secs(60));
+        }
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        let name = "process::tests::a_process_that_is_signalled_removes_what_it_has_made";
+        command.args(["--exact", name, "--nocapture"]).env(CHILD, "1");
+        let (reader, writer) = io::pipe().unwrap();
+        command.stdout(writer);
+        let mut child = Process::start(command, Signal::KILL).unwrap();
+        let made = io::BufReader::new(reader).lines().map_while(Result::ok).find(|line| line.starts_with("made")).unwrap();
+        let made: Vec<&Path> = made.split('"').skip(1).step_by(2).map(Path::new).collect();
+        assert!(!made.is_empty() && made.iter().all(|path| path.exists()), "{made:?}");
+        child.signal(Signal::TERM);
+        assert_eq!(child.wait(Duration::from_secs(10)).and_then(|status| status.code()), Some(143));
+        assert!(made.iter().all(|path| !path.exists()), "{made:?}");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use domicile_bench::report::Report;
 use domicile_bench::stage::{Depth, Stage, Watch};
 use domicile_bench::subjects::{Peer, Programs};
 use domicile_bench::workloads;
+use domicile_tests::process::exit_when_signalled;
 use domicile_tests::proxy::{root, target_directory};
 
 use crate::{install, progress};
@@ -37,6 +38,7 @@ pub struct Options {
 
 /// Measures, prints a table and writes `target/bench/report.json` and `report.html`.
 pub fn run(options: &Options) -> Result<(), String> {
+    exit_when_signalled().map_err(|error| error.to_string())?;
     let baseline = options.baseline.as_deref().map(Report::read).transpose()?;
     let asked_for = || workloads::ALL.iter().filter(|workload| workload.name.contains(&options.only));
     if asked_for().next().is_none() {
