@@ -11,7 +11,11 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use rustls::ServerConfig;
+
 use crate::message::{message, string};
+use crate::tls::Stream;
+use crate::wire::set_patience;
 
 /// How long it waits for the other side.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -69,7 +73,8 @@ impl Drop for FakeServer {
 
 /// One connection, from the server's side.
 pub struct Conversation {
-    stream: TcpStream,
+    /// Taken only to be encrypted.
+    stream: Option<Stream>,
     received: Vec<u8>,
     /// What ReadyForQuery tells.
     pub status: u8,
@@ -80,14 +85,29 @@ pub struct Conversation {
 impl Conversation {
     fn new(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        Ok(Self { stream, received: Vec::new(), status: b'I', startup: HashMap::new() })
+        set_patience(&stream, PATIENCE);
+        Ok(Self { stream: Some(Stream::Plain(stream)), received: Vec::new(), status: b'I', startup: HashMap::new() })
     }
 
     /// Sends bytes as they are.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.stream.write_all(bytes)
+        self.stream()?.write_all(bytes)
+    }
+
+    /// Sends bytes as they are, also where everything is encrypted.
+    pub fn send_unencrypted(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream()?.socket().write_all(bytes)
+    }
+
+    fn stream(&mut self) -> io::Result<&mut Stream> {
+        self.stream.as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    /// Has the other side, which has been told that it may, encrypt the connection.
+    pub fn encrypt(&mut self, config: &Arc<ServerConfig>) -> io::Result<()> {
+        let stream = self.stream.take().ok_or(io::ErrorKind::NotConnected)?;
+        self.stream = Some(Stream::accept(stream.into_socket(), Arc::clone(config))?);
+        Ok(())
     }
 
     /// Sends bytes over and over again, until the other side does not take them any more.
@@ -98,7 +118,7 @@ impl Conversation {
 
     /// Closes the connection.
     pub fn close(&mut self) {
-        self.stream.shutdown(Shutdown::Both).ok();
+        self.stream().and_then(|stream| stream.socket().shutdown(Shutdown::Both)).ok();
     }
 
     /// Sends each byte by itself.
@@ -113,6 +133,11 @@ impl Conversation {
         Ok((code, self.take(length.saturating_sub(8))?))
     }
 
+    /// Waits for so many bytes and throws them away.
+    pub fn skip(&mut self, length: usize) -> io::Result<()> {
+        self.take(length).map(drop)
+    }
+
     /// The next message.
     pub fn message(&mut self) -> io::Result<(u8, Vec<u8>)> {
         let tag = self.take(1)?[0];
@@ -123,17 +148,30 @@ impl Conversation {
     /// Waits until the other side has closed; whatever it still sends is thrown away.
     pub fn until_closed(&mut self) -> io::Result<()> {
         let mut chunk = [0; 4096];
-        while self.stream.read(&mut chunk)? > 0 {}
+        let stream = self.stream()?;
+        while stream.read(&mut chunk)? > 0 {}
+        // That nothing more is said in TLS does not close it.
+        let mut socket = stream.socket();
+        while socket.read(&mut chunk)? > 0 {}
         Ok(())
     }
 
     /// Reads up to and with the StartupMessage; encryption is declined.
     pub fn begin(&mut self) -> io::Result<()> {
+        self.begin_as(None)
+    }
+
+    /// The same; encryption is agreed to if there is a certificate for it.
+    pub fn begin_as(&mut self, tls: Option<&Arc<ServerConfig>>) -> io::Result<()> {
         loop {
             let (code, body) = self.packet()?;
-            match code {
-                80_877_103 | 80_877_104 => self.send(b"N")?,
-                80_877_102 => return Err(io::Error::other("a cancel request")),
+            match (code, tls) {
+                (80_877_103, Some(config)) => {
+                    self.send(b"S")?;
+                    self.encrypt(config)?;
+                }
+                (80_877_103 | 80_877_104, _) => self.send(b"N")?,
+                (80_877_102, _) => return Err(io::Error::other("a cancel request")),
                 _ => {
                     let mut texts = body.split(|byte| *byte == 0).map(|text| String::from_utf8_lossy(text).into_owned());
                     while let (Some(name), Some(value)) = (texts.next(), texts.next()) {
@@ -214,7 +252,7 @@ impl Conversation {
     fn take(&mut self, length: usize) -> io::Result<Vec<u8>> {
         let mut chunk = [0; 16 << 10];
         while self.received.len() < length {
-            match self.stream.read(&mut chunk)? {
+            match self.stream()?.read(&mut chunk)? {
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                 count => self.received.extend_from_slice(&chunk[..count]),
             }

@@ -39,6 +39,8 @@ pub struct Configuration {
     pub residency: String,
     /// Region, name and address of every node.
     pub nodes: Vec<(String, String, String)>,
+    /// Further lines of every node.
+    pub node: String,
     /// Further tables, as they stand in the file.
     pub more: String,
 }
@@ -59,6 +61,7 @@ impl Configuration {
             users: vec![("postgres".to_owned(), "postgres".to_owned())],
             residency: "unbound = \"client\"\nno_region = \"block\"\n".to_owned(),
             nodes: nodes.iter().map(node).collect(),
+            node: String::new(),
             more: String::new(),
         }
     }
@@ -69,7 +72,8 @@ impl Configuration {
         regions.dedup();
         let regions: String = regions.iter().map(|region| format!("[regions.{region}]\n")).collect();
         let node = |(region, name, address): &(String, String, String)| {
-            format!("[[nodes]]\nname = \"{name}\"\nregion = \"{region}\"\naddress = \"{address}\"\nrole = \"primary\"\n")
+            let more = &self.node;
+            format!("[[nodes]]\nname = \"{name}\"\nregion = \"{region}\"\naddress = \"{address}\"\nrole = \"primary\"\n{more}")
         };
         let nodes: String = self.nodes.iter().map(node).collect();
         // Tests of one host would all share one fence; those that are about it have their own (see gate.rs).

@@ -1,4 +1,4 @@
-//! Certificates for tests, and the client's end of an encrypted connection.
+//! Certificates for tests, and both ends of an encrypted connection.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -12,7 +12,8 @@ use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::ServerName;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 
 use crate::cluster::give_away;
 use crate::process::Scratch;
@@ -83,12 +84,26 @@ impl Authority {
     pub fn trust(&self, alpn: &[&[u8]]) -> Arc<ClientConfig> {
         let pem = fs::read(self.certificate()).expect("the authority's certificate");
         let mut roots = RootCertStore::empty();
-        roots.add(rustls::pki_types::CertificateDer::from_pem_slice(&pem).expect("a certificate")).expect("a root");
+        roots.add(CertificateDer::from_pem_slice(&pem).expect("a certificate")).expect("a root");
         let provider = Arc::new(aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("versions");
         let mut config = builder.with_root_certificates(roots).with_no_client_auth();
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
         Arc::new(config)
+    }
+}
+
+impl Files {
+    /// Servers that show this certificate.
+    ///
+    /// # Panics
+    /// If it cannot be read.
+    pub fn server(&self) -> Arc<ServerConfig> {
+        let certificate = CertificateDer::from_pem_file(&self.certificate).expect("a certificate");
+        let key = PrivateKeyDer::from_pem_file(&self.key).expect("a key");
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("versions");
+        Arc::new(builder.with_no_client_auth().with_single_cert(vec![certificate], key).expect("a pair"))
     }
 }
 
@@ -106,12 +121,14 @@ fn write(path: &Path, text: &str) {
     give_away(path).expect("its owner");
 }
 
-/// A client's end of a connection.
+/// One end of a connection.
 pub enum Stream {
     /// As it is.
     Plain(TcpStream),
-    /// Encrypted.
+    /// The client's end of an encrypted one.
     Encrypted(Box<StreamOwned<ClientConnection, TcpStream>>),
+    /// The server's end of one.
+    Accepted(Box<StreamOwned<ServerConnection, TcpStream>>),
 }
 
 impl Stream {
@@ -128,11 +145,24 @@ impl Stream {
         Ok(Self::Encrypted(Box::new(stream)))
     }
 
+    /// Takes the encryption of a client's `stream` on.
+    ///
+    /// # Errors
+    /// The handshake failed.
+    pub fn accept(stream: TcpStream, config: Arc<ServerConfig>) -> io::Result<Self> {
+        let mut stream = StreamOwned::new(ServerConnection::new(config).map_err(io::Error::other)?, stream);
+        while stream.conn.is_handshaking() {
+            stream.conn.complete_io(&mut stream.sock)?;
+        }
+        Ok(Self::Accepted(Box::new(stream)))
+    }
+
     /// The socket.
     pub fn socket(&self) -> &TcpStream {
         match self {
             Self::Plain(stream) => stream,
             Self::Encrypted(stream) => &stream.sock,
+            Self::Accepted(stream) => &stream.sock,
         }
     }
 
@@ -141,13 +171,14 @@ impl Stream {
         match self {
             Self::Plain(stream) => stream,
             Self::Encrypted(stream) => stream.sock,
+            Self::Accepted(stream) => stream.sock,
         }
     }
 
     /// Whether the handshake went on from an earlier session.
     pub fn is_resumed(&self) -> bool {
         match self {
-            Self::Plain(_) => false,
+            Self::Plain(_) | Self::Accepted(_) => false,
             Self::Encrypted(stream) => stream.conn.handshake_kind() == Some(HandshakeKind::Resumed),
         }
     }
@@ -157,12 +188,17 @@ impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Plain(stream) => stream.read(buffer),
-            // A peer that does not say close_notify has closed all the same.
-            Self::Encrypted(stream) => match stream.read(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
-                result => result,
-            },
+            Self::Encrypted(stream) => or_closed(stream.read(buffer)),
+            Self::Accepted(stream) => or_closed(stream.read(buffer)),
         }
+    }
+}
+
+/// A peer that does not say close_notify has closed all the same.
+fn or_closed(result: io::Result<usize>) -> io::Result<usize> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
+        result => result,
     }
 }
 
@@ -171,6 +207,7 @@ impl Write for Stream {
         match self {
             Self::Plain(stream) => stream.write(bytes),
             Self::Encrypted(stream) => stream.write(bytes),
+            Self::Accepted(stream) => stream.write(bytes),
         }
     }
 
@@ -178,6 +215,7 @@ impl Write for Stream {
         match self {
             Self::Plain(stream) => stream.flush(),
             Self::Encrypted(stream) => stream.flush(),
+            Self::Accepted(stream) => stream.flush(),
         }
     }
 }

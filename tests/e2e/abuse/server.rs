@@ -5,6 +5,7 @@
 //! very pool of the case must serve.
 
 mod login;
+mod negotiation;
 mod scram;
 mod session;
 
@@ -19,7 +20,9 @@ use domicile_tests::message as m;
 use domicile_tests::process::{now, wait_for};
 use domicile_tests::proxy::{Configuration, Proxy};
 use domicile_tests::skip::{available, io_uring};
+use domicile_tests::tls::Authority;
 use domicile_tests::transcript::{End, Message, Transcript};
+use rustls::ServerConfig;
 
 use crate::world::{start, tail, while_running};
 
@@ -45,8 +48,13 @@ pub struct Case {
     expected: [String; 2],
     /// Whether there is nothing in it for which a connection is closed.
     stays: bool,
+    /// Whether the script begins where encryption is asked for, and not behind the StartupMessage.
+    negotiates: bool,
     script: Script,
 }
+
+/// What a server shows to whoever asks for encryption.
+type Tls = Option<Arc<ServerConfig>>;
 
 impl Case {
     /// A case whose server lets the proxy in, and whose client asks.
@@ -57,7 +65,7 @@ impl Case {
         script: impl Fn(&mut Conversation) -> io::Result<()> + Send + Sync + 'static,
     ) -> Self {
         let expected = expected.map(str::to_owned);
-        Self { name: name.to_owned(), asks: asks.into(), expected, stays: false, script: Box::new(script) }
+        Self { name: name.to_owned(), asks: asks.into(), expected, stays: false, negotiates: false, script: Box::new(script) }
     }
 
     /// A case whose server does what it may, if only just; it is served by it afterwards too.
@@ -81,7 +89,16 @@ impl Case {
         script: impl Fn(&mut Conversation) -> io::Result<()> + Send + Sync + 'static,
     ) -> Self {
         let expected = [format!("E {sqlstate} / Z I"), format!("F {sqlstate} / closed")];
-        Self { name: name.to_owned(), asks: m::query("SELECT 1"), expected, stays: false, script: Box::new(script) }
+        Self { expected, ..Self::asking(name, m::query("SELECT 1"), [""; 2], script) }
+    }
+
+    /// A case whose server is asked for encryption, and never gets so far that it could let the proxy in.
+    pub fn negotiation(
+        name: &str,
+        sqlstate: &str,
+        script: impl Fn(&mut Conversation) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        Self { negotiates: true, ..Self::login(name, sqlstate, script) }
     }
 
     /// Plays it: what is wrong, if anything.
@@ -149,12 +166,15 @@ struct Stage {
 }
 
 /// A server in order for everybody but the client of its case.
-fn server(case: Arc<Case>, stage: Arc<Stage>) -> FakeServer {
+fn server(case: Arc<Case>, stage: Arc<Stage>, tls: Tls) -> FakeServer {
     let conversation = move |with: &mut Conversation| {
-        with.begin()?;
-        if stage.tame.load(Ordering::Relaxed) || with.startup.get("database").is_none_or(|name| name != "hostile") {
-            with.admit()?;
-            return with.serve(|_, _, _| Ok(false));
+        let is_tame = || stage.tame.load(Ordering::Relaxed);
+        if is_tame() || !case.negotiates {
+            with.begin_as(tls.as_ref())?;
+            if is_tame() || with.startup.get("database").is_none_or(|name| name != "hostile") {
+                with.admit()?;
+                return with.serve(|_, _, _| Ok(false));
+            }
         }
         stage.played.fetch_add(1, Ordering::Relaxed);
         stage.open.fetch_add(1, Ordering::Relaxed);
@@ -166,9 +186,9 @@ fn server(case: Arc<Case>, stage: Arc<Stage>) -> FakeServer {
 }
 
 /// A server in order.
-fn good_server() -> FakeServer {
-    let conversation = |with: &mut Conversation| {
-        with.begin()?;
+fn good_server(tls: Tls) -> FakeServer {
+    let conversation = move |with: &mut Conversation| {
+        with.begin_as(tls.as_ref())?;
         with.admit()?;
         with.serve(|_, _, _| Ok(false))
     };
@@ -176,12 +196,13 @@ fn good_server() -> FakeServer {
 }
 
 /// A proxy before these servers, each with its region.
-fn proxy(pool_mode: &'static str, servers: &[(String, &FakeServer)]) -> Proxy {
+fn proxy(pool_mode: &'static str, node: &str, servers: &[(String, &FakeServer)]) -> Proxy {
     let nodes: Vec<_> = servers.iter().map(|(region, server)| (region.as_str(), region.as_str(), server.address())).collect();
     let configuration = Configuration::new(&nodes);
     start(&Configuration {
         pool_mode,
         method: "trust",
+        node: node.to_owned(),
         pools: "size = 10\nconnect_timeout = \"2s\"\n".to_owned(),
         users: vec![(USER.to_owned(), PASSWORD.to_owned())],
         ..configuration
@@ -211,18 +232,19 @@ fn bystander(proxy: &Proxy, goes_on: &dyn Fn() -> bool) -> Result<Duration, Stri
     Ok(longest)
 }
 
-/// Plays the cases through a proxy: only those who take part in one notice.
-fn play_through(pool_mode: &'static str, cases: Vec<Case>) {
+/// Plays the cases through a proxy: only those who take part in one notice. The lines are those of every node.
+fn play_through(pool_mode: &'static str, cases: Vec<Case>, tls: &Tls, node: &str) {
     if available(io_uring()).is_none() {
         return;
     }
     let mode = usize::from(pool_mode == "session");
     let cases: Vec<(Arc<Case>, Arc<Stage>)> = cases.into_iter().map(|case| (Arc::new(case), Arc::default())).collect();
-    let good = good_server();
-    let servers: Vec<FakeServer> = cases.iter().map(|(case, stage)| server(case.clone(), stage.clone())).collect();
+    let good = good_server(tls.clone());
+    let server = |(case, stage): &(Arc<Case>, Arc<Stage>)| server(case.clone(), stage.clone(), tls.clone());
+    let servers: Vec<FakeServer> = cases.iter().map(server).collect();
     let mut regions: Vec<_> = servers.iter().enumerate().map(|(index, server)| (format!("r{index}"), server)).collect();
     regions.push(("good".to_owned(), &good));
-    let mut proxy = proxy(pool_mode, &regions);
+    let mut proxy = proxy(pool_mode, node, &regions);
     let (beside, wrong) = while_running(
         |goes_on| bystander(&proxy, goes_on),
         || {
@@ -251,10 +273,20 @@ fn cases() -> Vec<Case> {
 
 #[test]
 fn hostile_servers_in_transaction_mode_harm_nobody_else() {
-    play_through("transaction", cases());
+    play_through("transaction", cases(), &None, "");
 }
 
 #[test]
 fn hostile_servers_in_session_mode_harm_nobody_else() {
-    play_through("session", cases());
+    play_through("session", cases(), &None, "");
+}
+
+/// All of it again inside of TLS, and what can be said instead of beginning it.
+#[test]
+fn hostile_servers_that_encrypt_harm_nobody_else() {
+    let authority = Authority::new();
+    let tls = Some(authority.issue("server", &[], &["127.0.0.1"]).server());
+    let ca = authority.certificate().display().to_string();
+    let node = format!("tls = {{ mode = \"verify-full\", ca = \"{ca}\" }}\n");
+    play_through("transaction", cases().into_iter().chain(negotiation::cases(&tls)).collect(), &tls, &node);
 }

@@ -18,7 +18,8 @@ fn asks(with: &mut Conversation) -> io::Result<(String, String)> {
     with.send(&authentication(10, b"SCRAM-SHA-256\0\0"))?;
     let (_, body) = with.message()?;
     let first = String::from_utf8_lossy(&body).into_owned();
-    let (_, bare) = first.split_once("n,,").ok_or(io::ErrorKind::InvalidData)?;
+    // What is before it says what the client knows of channel binding.
+    let (_, bare) = first.split_once(",,").ok_or(io::ErrorKind::InvalidData)?;
     let (_, nonce) = bare.split_once(",r=").ok_or(io::ErrorKind::InvalidData)?;
     Ok((bare.to_owned(), nonce.to_owned()))
 }
