@@ -6,12 +6,13 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::document::{Entry, Section};
+use super::read::Environment;
 use super::users::{self, Users};
 use super::value::path_beside;
-use super::{Auth, AuthMethod, Hba, IdentMaps, files, hba, jwt};
+use super::{Auth, AuthMethod, Hba, IdentMaps, Region, auth_query, files, hba, jwt};
 
 /// Reads the section.
-pub(super) fn read(section: &Section<'_>) -> Auth {
+pub(super) fn read(section: &Section<'_>, regions: &[Region], environment: Environment<'_>) -> Auth {
     let method_entry = section.entry("method");
     let method = match &method_entry {
         Some(entry) => entry.word(&AuthMethod::ALL),
@@ -23,13 +24,18 @@ pub(super) fn read(section: &Section<'_>) -> Auth {
         entry.mistake("auth.hba_file says how clients prove who they are: remove auth.method");
     }
     let file = section.entry("users");
+    let query_entry = section.entry("query");
     match &hba {
-        _ if file.is_some() => {}
+        _ if file.is_some() || query_entry.is_some() => {}
         Some(hba) if hba.needs_users() => {
-            section.mistake("auth.users is missing: add users = \"users.txt\" (rules of the HBA file ask for passwords)");
+            section.mistake(
+                "auth.users is missing: add users = \"users.txt\", or [auth.query] (rules of the HBA file ask for passwords)",
+            );
         }
         None if hba_entry.is_none() && method.is_some_and(AuthMethod::needs_users) => {
-            section.mistake("auth.users is missing: add users = \"users.txt\" (only method \"trust\" needs no users)");
+            section.mistake(
+                "auth.users is missing: add users = \"users.txt\", or [auth.query] (only method \"trust\" needs no users)",
+            );
         }
         Some(_) | None => {}
     }
@@ -51,6 +57,7 @@ pub(super) fn read(section: &Section<'_>) -> Auth {
         hba,
         jwt: jwt_entry.and_then(|entry| entry.section()?.read(jwt::read)).map(Arc::new),
         users: file.map(|file| users(&file, only_scram)).unwrap_or_default(),
+        query: query_entry.and_then(|entry| entry.section()?.read(|section| auth_query::read(section, regions, environment))),
         backend_cleartext: section.entry("backend_cleartext").and_then(|entry| entry.boolean()).unwrap_or(false),
     }
 }

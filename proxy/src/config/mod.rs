@@ -10,6 +10,7 @@
 
 mod admin;
 mod auth;
+mod auth_query;
 mod document;
 mod files;
 pub mod fuzz;
@@ -45,6 +46,7 @@ use crate::pool::{PoolMode, StatePolicy};
 use crate::sql::GuardSet;
 use crate::wire::sqlstate::SqlState;
 
+pub use auth_query::AuthQuery;
 pub use hba::{CertificateName, ClientCertificate, Connection, DatabasePattern, Hba, HbaMethod, HbaRule, IdentMaps, NamePattern};
 pub use jwt::{Jwt, JwtKey};
 pub use kernel::{Cgroup, FenceMode, Kernel, Steering};
@@ -122,6 +124,8 @@ pub struct Auth {
     pub jwt: Option<Arc<Jwt>>,
     /// Who may log in, and the passwords that open backends. Empty without a users file, which only methods without a password allow.
     pub users: Users,
+    /// Where the secrets of those are looked up that have none there.
+    pub query: Option<AuthQuery>,
     /// Whether a backend that asks for it gets a password in clear text.
     pub backend_cleartext: bool,
 }
@@ -167,7 +171,7 @@ impl AuthMethod {
     }
 
     /// Whether it proves what stands in the users file.
-    fn needs_users(self) -> bool {
+    pub fn needs_users(self) -> bool {
         match self {
             Self::Password | Self::Md5 | Self::ScramSha256 => true,
             Self::Trust | Self::Jwt | Self::OAuth => false,

@@ -93,7 +93,7 @@ fn networks(section: &Section<'_>, address: Option<&Address>) -> Vec<IpNet> {
 }
 
 /// A password, from the file itself, a variable of the environment or another file. Its text is never repeated.
-fn password(entry: &Entry<'_>, environment: Environment<'_>) -> Option<Password> {
+pub(super) fn password(entry: &Entry<'_>, environment: Environment<'_>) -> Option<Password> {
     let form = " must be a text, { env = \"VARIABLE\" } or { file = \"path\" }";
     let configuration = entry.document.path;
     let found = match entry.value {

@@ -73,7 +73,7 @@ pub(super) fn whole(path: &Path, text: &str, environment: Environment<'_>, findi
     Some(Section::root(&document, &table, |root| {
         let regions = residency::regions(root);
         let nodes = nodes::read(root, &regions, environment);
-        let auth = root.section("auth", auth::read);
+        let auth = root.section("auth", |section| auth::read(section, &regions, environment));
         let listen = listen::read(root);
         Config {
             listen: listen.addresses,

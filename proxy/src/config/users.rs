@@ -40,7 +40,7 @@ pub enum Secret {
 impl Secret {
     /// Reads a secret by PostgreSQL's rules: `md5` and 32 hexadecimal digits, `SCRAM-SHA-256$…`, else a password. None for a
     /// broken verifier, which PostgreSQL would take for a password.
-    fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         if let Some(verifier) = text.strip_prefix("SCRAM-SHA-256$") {
             return scram(verifier);
         }

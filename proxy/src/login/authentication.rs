@@ -17,7 +17,7 @@ use super::refusal::Refusal;
 use super::scram::{self, Keys, ScramError, ServerFinal, ServerFirst, Verifier, equal};
 use super::token;
 use super::transport::Transport;
-use crate::config::{AuthMethod, Jwt, Secret};
+use crate::config::{AuthMethod, Jwt, Password, Secret};
 use crate::limits::SCRAM_ITERATIONS_MAX;
 use crate::observe::LoginOutcome;
 use crate::policy::Claims;
@@ -27,8 +27,8 @@ use crate::wire::backend::{
 };
 use crate::wire::frontend::{password_text, sasl_initial_fields};
 
-const UNKNOWN_USER: &str = "there is no such user in the users file";
-const UNUSABLE_SECRET: &str = "the users file has a secret of another kind than auth.method asks for";
+const UNKNOWN_USER: &str = "there is no such user, or it has no password";
+const UNUSABLE_SECRET: &str = "the user has a secret of another kind than it is asked for";
 const NO_KEYS: &str = "no tokens are good here";
 const NO_TOKEN: &str = "it has no token";
 const WRONG_PASSWORD: &str = "the password is wrong";
@@ -38,7 +38,7 @@ pub struct Authenticator {
     /// Random, the same for the life of the process.
     process_secret: [u8; 32],
     /// Verifiers of the users whose passwords are known in clear text, made at their first login. Never more than there are users.
-    derived: RefCell<HashMap<String, Verifier>>,
+    derived: RefCell<HashMap<String, (Password, Verifier)>>,
 }
 
 /// How a login goes on.
@@ -136,13 +136,14 @@ impl Authenticator {
     fn verifier(&self, user: &str, secret: Option<&Secret>) -> (Verifier, Option<&'static str>) {
         match secret {
             Some(Secret::Plain(password)) => {
-                if let Some(verifier) = self.derived.borrow().get(user) {
+                // One that is looked up may have changed since.
+                if let Some((_, verifier)) = self.derived.borrow().get(user).filter(|(of, _)| of == password) {
                     return (verifier.clone(), None);
                 }
                 let salt = self.salt(user);
                 let keys = Keys::derive(password.reveal().as_bytes(), &salt, scram::ITERATIONS);
                 let verifier = keys.verifier(&salt, scram::ITERATIONS);
-                self.derived.borrow_mut().insert(user.to_owned(), verifier.clone());
+                self.derived.borrow_mut().insert(user.to_owned(), (password.clone(), verifier.clone()));
                 (verifier, None)
             }
             Some(Secret::Scram { iterations, salt, stored_key, server_key }) => {

@@ -31,6 +31,8 @@ pub(super) struct Startup<'a> {
     pub(super) database: &'a str,
     pub(super) replication: Replication,
     pub(super) settings: &'a [(Box<str>, Box<str>)],
+    /// What proves the user, if anything is known.
+    pub(super) secret: Option<Secret>,
     /// On whose behalf.
     pub(super) asker: Asker,
 }
@@ -116,7 +118,12 @@ impl Desk {
         let attempt = node.begin(now, deadline.saturating_duration_since(now))?;
         let user = node.config.user.as_deref().unwrap_or(&request.user);
         let database = node.config.database.as_deref().unwrap_or(&request.database);
-        let startup = Startup { user, database, replication: request.replication, settings: &request.settings, asker };
+        let secret = match &node.config.password {
+            Some(password) => Some(Secret::Plain(password.clone())),
+            None => rules.config.auth.users.get(user).cloned().or_else(|| self.known.borrow_mut().secret(user)),
+        };
+        let (replication, settings) = (request.replication, &*request.settings);
+        let startup = Startup { user, database, replication, settings, secret, asker };
         match self.log_in_to(rules, node, &startup, deadline).await {
             Ok((socket, facts, address)) => {
                 let said = state_of(&facts.parameters, &request.settings);
@@ -179,16 +186,10 @@ impl Desk {
         let protocol = |text: String| OpenError::Protocol { node: name(), text };
 
         let packet = startup_packet(minor, rules, node, startup).map_err(protocol)?;
-        let secret = match &node.config.password {
-            Some(password) => Some(Secret::Plain(password.clone())),
-            None => rules.config.auth.users.get(user).cloned(),
-        };
+        let secret = startup.secret.clone();
         let cleartext_allowed = rules.config.auth.backend_cleartext;
         let require_auth = node.config.require_auth.clone();
-        let keys = match &secret {
-            Some(Secret::Scram { stored_key, .. }) => self.shown_keys.borrow_mut().get(user, stored_key),
-            Some(Secret::Plain(_) | Secret::Md5(_)) | None => None,
-        };
+        let keys = self.known.borrow_mut().keys(user, secret.as_ref());
         let credentials = Credentials { user: user.to_owned(), secret, keys, cleartext_allowed, require_auth };
         let nonce = random_bytes().map_err(|error| protocol(error.to_string()))?;
 

@@ -140,6 +140,13 @@ impl Desk {
                         }
                     }
                 }
+                Step::LookUp(user) => match self.look_up(&self.rules(), &user, deadline).await {
+                    Ok(secret) => conversation.found(secret),
+                    Err(_) => {
+                        let refusal = Refusal::no_lookup(&user);
+                        return self.turn_away(&mut socket, &Refused::because(refusal), peer).await;
+                    }
+                },
                 Step::Close(outcome) => {
                     debug!(peer = shown, outcome = outcome.as_str(), "connection closed before login");
                     return Ok(outcome);
@@ -169,9 +176,7 @@ impl Desk {
                     who.iter().for_each(|who| self.attempts.borrow_mut().succeeded(*who));
                     let Admitted { mut login, early, region } = *admitted;
                     let Identity { user, database, .. } = &login.identity;
-                    if let Some(keys) = conversation.take_keys() {
-                        self.shown_keys.borrow_mut().keep(user, keys);
-                    }
+                    self.known.borrow_mut().keep(user, conversation.take_known());
                     if let Some(refused) = self.refuses_database(user, database) {
                         return self.turn_away(&mut socket, &refused, peer).await;
                     }

@@ -21,14 +21,14 @@ use super::admission::{self, Rejection};
 use super::authentication::{Exchange, Progress, Shown};
 use super::console;
 use super::greeting;
-use super::hba;
+use super::hba::{self, Demand};
+use super::known::Known;
 use super::message::take;
 use super::random::Chance;
 use super::refusal::Refusal;
-use super::scram::Keys;
 use super::transport::{TlsPeer, Transport};
 use crate::admin::console::{Client, is_console};
-use crate::config::TlsMode;
+use crate::config::{Secret, TlsMode};
 use crate::limits::AUTH_MESSAGE_BYTES_MAX;
 use crate::observe::{Limit, LoginOutcome};
 use crate::policy::{Claims, Denial, Proven, Subject};
@@ -46,16 +46,28 @@ pub struct ClientLogin {
     chance: Chance,
     input: BytesMut,
     state: State,
-    keys: Option<Keys>,
+    known: Known,
 }
 
 enum State {
     /// Before the StartupMessage; each kind of encryption may be asked for once.
     Startup { ssl_asked: bool, gss_asked: bool },
+    /// The secret of its user is not known yet.
+    LookingUp(Box<Begun>),
+    /// It is, as far as there is one.
+    Found(Box<Begun>),
     /// A question is with the client.
     Authenticating(Box<StartupMessage>, Box<Exchange>),
     /// The last step has been told.
     Over,
+}
+
+/// The StartupMessage has been read, and the client not asked yet.
+struct Begun {
+    startup: Box<StartupMessage>,
+    demand: Demand,
+    /// NegotiateProtocolVersion, if the client must be told something.
+    negotiation: Bytes,
 }
 
 /// What is to be done next.
@@ -67,6 +79,8 @@ pub enum Step {
     Send(Bytes),
     /// Send the first, then encrypt; the second has been read of the handshake already. Then go on with [`ClientLogin::set_tls`].
     Encrypt(Bytes, Bytes),
+    /// Look up the secret of this user, then go on with [`ClientLogin::found`].
+    LookUp(String),
     /// Close without a word.
     Close(LoginOutcome),
     /// Cancel what a session does, then close without a word.
@@ -116,7 +130,7 @@ impl ClientLogin {
             chance,
             input: BytesMut::new(),
             state: State::Startup { ssl_asked: false, gss_asked: false },
-            keys: None,
+            known: Known::default(),
         }
     }
 
@@ -125,9 +139,17 @@ impl ClientLogin {
         self.transport.tls = Some(peer);
     }
 
-    /// What the client has shown that opens servers.
-    pub(super) fn take_keys(&mut self) -> Option<Keys> {
-        self.keys.take()
+    /// What there is to be known of the user, once the client has proved that it is that.
+    pub(super) fn take_known(&mut self) -> Known {
+        std::mem::take(&mut self.known)
+    }
+
+    /// The secret that [`Step::LookUp`] asked for has been looked up.
+    pub fn found(&mut self, secret: Option<Secret>) {
+        if let State::LookingUp(begun) = std::mem::replace(&mut self.state, State::Over) {
+            self.state = State::Found(begun);
+            self.known.secret = secret;
+        }
     }
 
     /// Takes what came from the client.
@@ -139,6 +161,7 @@ impl ClientLogin {
     pub fn claims_to_be(&self) -> Option<&str> {
         match &self.state {
             State::Authenticating(startup, _) => Some(&startup.user),
+            State::LookingUp(begun) | State::Found(begun) => Some(&begun.startup.user),
             State::Startup { .. } | State::Over => None,
         }
     }
@@ -148,7 +171,8 @@ impl ClientLogin {
         match std::mem::replace(&mut self.state, State::Over) {
             State::Startup { ssl_asked, gss_asked } => self.startup(ssl_asked, gss_asked, rules, clients),
             State::Authenticating(startup, exchange) => self.authenticate(startup, exchange, rules),
-            State::Over => Step::Close(LoginOutcome::Failed),
+            State::Found(begun) => self.ask(*begun, rules),
+            State::LookingUp(_) | State::Over => Step::Close(LoginOutcome::Failed),
         }
     }
 
@@ -225,7 +249,19 @@ impl ClientLogin {
             Ok(demand) => demand,
             Err(refusal) => return refuse(Some(&startup), refusal),
         };
-        let secret = auth.users.get(&startup.user);
+        let begun = Begun { startup, demand, negotiation };
+        if auth.query.is_none() || !demand.method.needs_users() || auth.users.get(&begun.startup.user).is_some() {
+            return self.ask(begun, rules);
+        }
+        let user = begun.startup.user.clone();
+        self.state = State::LookingUp(Box::new(begun));
+        Step::LookUp(user)
+    }
+
+    fn ask(&mut self, begun: Begun, rules: &Rules) -> Step {
+        let Begun { startup, demand, negotiation } = begun;
+        let auth = &rules.config.auth;
+        let secret = auth.users.get(&startup.user).or(self.known.secret.as_ref());
         let progress = rules.authenticator.begin(demand, &startup.user, secret, &self.transport, &self.chance, auth.jwt.as_ref());
         self.progress(startup, &negotiation, progress, rules)
     }
@@ -258,7 +294,8 @@ impl ClientLogin {
                 Step::Send([before, &question].concat().into())
             }
             Progress::Admitted(last_word, Shown { claims, keys }) => {
-                self.keys = keys;
+                let secret = rules.config.auth.users.get(&startup.user).or(self.known.secret.as_ref());
+                self.known.keys = keys.filter(|_| matches!(secret, Some(Secret::Scram { .. })));
                 self.admit(&startup, &[before, &last_word].concat(), claims, rules)
             }
         }

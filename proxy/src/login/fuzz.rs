@@ -73,6 +73,7 @@ fn conversation(rules: &Rules, pieces: &[&[u8]]) -> (Vec<u8>, bool) {
                     return (told, true);
                 }
                 Step::Admit(_) | Step::Console(..) => panic!("a client was let in without a proof"),
+                Step::LookUp(_) => login.found(None),
                 Step::Encrypt(..) => panic!("a connection was to be encrypted without a certificate"),
             }
         }

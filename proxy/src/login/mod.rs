@@ -28,6 +28,8 @@ pub mod fuzz;
 mod greeting;
 mod hba;
 mod intern;
+mod known;
+mod lookup;
 mod md5;
 mod message;
 mod node;
@@ -38,7 +40,6 @@ mod refusal;
 mod resolver;
 mod scram;
 mod secure;
-mod shown;
 mod socket;
 #[cfg(test)]
 mod tests;
@@ -70,8 +71,9 @@ use backend_login::KeyCache;
 use census::Census;
 use choice::Candidate;
 use intern::Interner;
+use known::KnownUsers;
+use lookup::Lookup;
 use resolver::Resolver;
-use shown::ShownKeys;
 
 /// What logins go by: one configuration and all that follows from it. A reload makes a new one.
 pub struct Rules {
@@ -84,6 +86,7 @@ pub struct Rules {
     /// The nodes it names, in its order.
     pub nodes: Vec<Rc<Node>>,
     authenticator: Authenticator,
+    lookup: Lookup,
     /// What a client is told while no node of its grant has been asked.
     told_by_default: Arc<Parameters>,
 }
@@ -96,7 +99,8 @@ impl Rules {
         let nodes = node::nodes(&config, &policy, previous.map_or(&[], |previous| &previous.nodes), now);
         let told_by_default = config.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let authenticator = Authenticator::new(process_secret);
-        Self { policy, memory, nodes, authenticator, told_by_default: Arc::new(told_by_default), config }
+        let lookup = Lookup::new(config.auth.query.as_ref());
+        Self { policy, memory, nodes, authenticator, lookup, told_by_default: Arc::new(told_by_default), config }
     }
 
     /// The nodes of a region that come in question, in the order in which they are tried. What is known of them goes for true until
@@ -153,7 +157,7 @@ pub struct Desk {
     pub fence: Rc<Fence>,
     interner: RefCell<Interner>,
     keys: RefCell<KeyCache>,
-    shown_keys: RefCell<ShownKeys>,
+    known: RefCell<KnownUsers>,
     resolver: Rc<Resolver>,
     /// Connections whose login is not over.
     in_progress: Rc<Cell<usize>>,
@@ -186,7 +190,7 @@ impl Desk {
             fence,
             interner: RefCell::default(),
             keys: RefCell::default(),
-            shown_keys: RefCell::default(),
+            known: RefCell::default(),
             resolver: Rc::default(),
             in_progress: Rc::default(),
             census: Census::default(),

@@ -14,6 +14,7 @@ use super::backoff::Backoff;
 use super::connect::Asker;
 use super::node::{Node, Success, state_of};
 use super::{Desk, Rules};
+use crate::config::Secret;
 use crate::pool::{OpenError, Parameters};
 use crate::wire::startup::Replication;
 
@@ -61,12 +62,14 @@ impl Desk {
     /// What it reports to the prober; nothing if there is no user to log in as.
     async fn look_at(&self, rules: &Rules, node: &Node) -> Result<Option<Arc<Parameters>>, OpenError> {
         let deadline = Instant::now() + rules.config.pools.connect_timeout;
-        let (Some(user), Some(_), Some(database)) = (&node.config.user, &node.config.password, &node.config.database) else {
+        let (Some(user), Some(password), Some(database)) = (&node.config.user, &node.config.password, &node.config.database)
+        else {
             let (socket, _) = self.connect(rules, node, Asker::default(), deadline).await?;
             return self.secure(node, &node.config.region, socket, deadline).await.map(|_| None);
         };
         let settings = [("application_name".into(), "domicile".into())];
-        let startup = Startup { user, database, replication: Replication::None, settings: &settings, asker: Asker::default() };
+        let (secret, asker) = (Some(Secret::Plain(password.clone())), Asker::default());
+        let startup = Startup { user, database, replication: Replication::None, settings: &settings, secret, asker };
         let (_, facts, _) = self.log_in_to(rules, node, &startup, deadline).await?;
         Ok(Some(self.interner.borrow_mut().share(facts.parameters.into())))
     }

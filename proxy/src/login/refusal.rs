@@ -80,6 +80,13 @@ impl Refusal {
         Self { limit: Some(limit), ..refusal }.with_hint(hint)
     }
 
+    /// What proves the user is not known at this moment.
+    pub(super) fn no_lookup(user: &str) -> Self {
+        let message = format!("the password of user \"{user}\" could not be looked up");
+        let refusal = Self::new(LoginOutcome::Failed, SqlState::CONNECTION_FAILURE, message);
+        refusal.with_hint("The log of the proxy says why auth.query does not work.")
+    }
+
     /// There are too many sessions of the console.
     pub(super) fn too_many_consoles() -> Self {
         Self::new(LoginOutcome::TooMany, SqlState::TOO_MANY_CONNECTIONS, "sorry, too many sessions of the console already")

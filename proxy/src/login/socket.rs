@@ -62,6 +62,12 @@ impl Socket {
         Ok(Self { fd, stream, session: None, deadline })
     }
 
+    /// Takes a connection on which nothing is pending.
+    pub(super) fn of_connection(connection: Connection, deadline: Instant) -> io::Result<Self> {
+        let Connection { socket, session } = connection;
+        Ok(Self { session, ..Self::new(socket, deadline)? })
+    }
+
     /// Encrypts from here on. `begun` is what has been read of the handshake already; the text that came right behind it is returned.
     pub(super) async fn encrypt(&mut self, mut session: Session, begun: Vec<u8>) -> Result<Vec<u8>, HandshakeError> {
         let (mut text, mut arrived) = (Vec::new(), begun);

@@ -173,6 +173,21 @@ pub fn row_description_columns(body: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
     Some(columns)
 }
 
+/// The values of a DataRow; `None` is NULL.
+pub fn data_row_values(body: &[u8]) -> Option<Vec<Option<&[u8]>>> {
+    let mut fields = Fields::new(body);
+    let count = usize::from(fields.u16()?);
+    let mut values = Vec::new();
+    for _ in 0..count {
+        values.push(match fields.u32()? {
+            u32::MAX => None,
+            length => Some(fields.bytes(usize::try_from(length).ok()?)?),
+        });
+    }
+    fields.end()?;
+    Some(values)
+}
+
 /// The command tag of a CommandComplete.
 pub fn command_complete_tag(body: &[u8]) -> Option<&[u8]> {
     let mut fields = Fields::new(body);

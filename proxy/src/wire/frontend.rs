@@ -7,7 +7,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use smallvec::SmallVec;
 
-use super::codec::{Fields, message, put_text};
+use super::codec::{Fields, message, put_text, put_value};
 use super::frame::Malformed;
 use super::tag::frontend as tag;
 
@@ -193,10 +193,20 @@ pub fn bind_head(into: &mut BytesMut, len: usize, names: &BindNames<'_>) {
 
 /// Bind without parameters; every column of the result as text.
 pub fn bind(portal: &[u8], statement: &[u8]) -> Bytes {
-    message(tag::BIND, portal.len() + statement.len() + 8, |body| {
+    bind_texts(portal, statement, &[])
+}
+
+/// Bind with parameters as text; every column of the result as text.
+pub fn bind_texts(portal: &[u8], statement: &[u8], values: &[&[u8]]) -> Bytes {
+    let values_bytes: usize = values.iter().map(|value| 4 + value.len()).sum();
+    message(tag::BIND, portal.len() + statement.len() + 8 + values_bytes, |body| {
         put_text(body, portal);
         put_text(body, statement);
-        body.extend_from_slice(&[0; 6]); // no parameter formats, no parameters, no result formats
+        body.extend_from_slice(&[0; 2]); // no parameter formats: all are texts
+        let count = u16::try_from(values.len()).unwrap_or(u16::MAX);
+        body.extend_from_slice(&count.to_be_bytes());
+        values.iter().take(usize::from(count)).for_each(|value| put_value(body, Some(value)));
+        body.extend_from_slice(&[0; 2]); // no result formats
     })
 }
 

@@ -125,7 +125,7 @@ fn users_files() {
         None,
         0o600,
         expect![[r#"
-            …/d.toml:1: auth.users is missing: add users = "users.txt" (only method "trust" needs no users)
+            …/d.toml:1: auth.users is missing: add users = "users.txt", or [auth.query] (only method "trust" needs no users)
         "#]],
     );
     let with_password = format!("{MINIMAL}password = \"secret\"");
@@ -190,7 +190,7 @@ fn the_files_of_the_project_are_right() {
 /// Every key that the code reads stands in `domicile.toml`, in its own section; optional ones behind a `#`.
 #[test]
 fn the_reference_has_every_option() {
-    let text = "zzzzzzzz = 1\n[auth]\nmethod = \"trust\"\nzzzzzzzz = 1\n[auth.jwt]\nzzzzzzzz = 1\n[residency]\nzzzzzzzz = 1\n[residency.guards]\nzzzzzzzz = 1\n[[residency.bind]]\nzzzzzzzz = 1\n\
+    let text = "zzzzzzzz = 1\n[auth]\nmethod = \"trust\"\nzzzzzzzz = 1\n[auth.jwt]\nzzzzzzzz = 1\n[auth.query]\nzzzzzzzz = 1\n[residency]\nzzzzzzzz = 1\n[residency.guards]\nzzzzzzzz = 1\n[[residency.bind]]\nzzzzzzzz = 1\n\
                 [regions.x]\nzzzzzzzz = 1\n[[nodes]]\nzzzzzzzz = 1\n[pools]\nzzzzzzzz = 1\n[limits]\nzzzzzzzz = 1\n[admin]\nzzzzzzzz = 1\n[engine]\nzzzzzzzz = 1\n\
                 [http]\nzzzzzzzz = 1\n[log]\nzzzzzzzz = 1\n[audit]\nzzzzzzzz = 1\n[tls]\nzzzzzzzz = 1\n";
     let mistakes = read(text).unwrap_err().to_string();

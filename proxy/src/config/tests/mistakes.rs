@@ -49,7 +49,7 @@ port = 1
             d.toml:1: unknown key "pool_mod": did you mean "pool_mode"?
             d.toml:2: unknown key "colour": the keys here are admin, audit, auth, core_dumps, engine, fence, http, kernel, limits, listen, log, nodes, parameters, pin_notice, pool_mode, pools, regions, residency, session_state, tls, unix_socket_mode, user, workers
             d.toml:3: unknown key "a\nb": the keys here are admin, audit, auth, core_dumps, engine, fence, http, kernel, limits, listen, log, nodes, parameters, pin_notice, pool_mode, pools, regions, residency, session_state, tls, unix_socket_mode, user, workers
-            d.toml:4: auth.users is missing: add users = "users.txt" (only method "trust" needs no users)
+            d.toml:4: auth.users is missing: add users = "users.txt", or [auth.query] (only method "trust" needs no users)
             d.toml:5: unknown key "auth.metod": did you mean "method"?
             d.toml:6: unknown key "pool": did you mean "pools"?
             d.toml:9: unknown key "pools.site": did you mean "size"?
@@ -88,7 +88,7 @@ log.level = {}
             d.toml:2: workers must be a whole number from 0 to 64, not "two"
             d.toml:3: pool_mode must be one of "transaction", "session", not 1
             d.toml:4: auth must be a table, not "trust"
-            d.toml:4: auth.users is missing: add users = "users.txt" (only method "trust" needs no users)
+            d.toml:4: auth.users is missing: add users = "users.txt", or [auth.query] (only method "trust" needs no users)
             d.toml:5: residency.enforce must be true or false, not "yes"
             d.toml:6: residency.parameters[0] must be a setting's name with a dot in it, such as "domicile.region", not 1
             d.toml:7: regions must be a table, not a list

@@ -136,7 +136,7 @@ fn what_is_written_is_read() {
     let Config { listen, workers, pool_mode, auth, residency, regions, nodes, pools, .. } = &config;
     expect![[r#"
         [0.0.0.0:6432, [::1]:6433] Some(4) Session
-        Auth { method: Trust, hba: None, jwt: None, users: Users({}), backend_cleartext: true }
+        Auth { method: Trust, hba: None, jwt: None, users: Users({}), query: None, backend_cleartext: true }
         [Region { name: "us-east", jurisdiction: Some("US") }, Region { name: "eu-west", jurisdiction: None }]
         [Node { name: "a", region: "us-east", address: Unix { directory: "/run/postgresql", port: 5433 }, role: Replica, user: Some("app"), password: Some(Password), database: Some("shop"), networks: [], require_auth: RequireAuth([None, Password, Md5, ScramSha256]), tls: None }]
         Pools { size: 16, max_per_region: Some(100), wait_timeout: 5s, idle_timeout: 300s, lifetime: 3600s, connect_timeout: 250ms, tcp_user_timeout: 120s, probe_interval: 0ns, prepared_statements: 200, reset_always: false }"#]]

@@ -9,6 +9,7 @@ use super::super::conversation::{ClientLogin, Step};
 use super::super::random::Chance;
 use super::super::scram::MECHANISM;
 use super::*;
+use crate::config::Secret;
 use crate::observe::LoginOutcome;
 use crate::session::{Login, encode_greeting};
 use crate::wire::frontend::{query, sasl_initial};
@@ -41,13 +42,15 @@ pub(super) struct Conversation<'a> {
     login: ClientLogin,
     clients: u64,
     pub(super) told: Vec<u8>,
+    /// What is found for whoever is looked up.
+    pub(super) stored: Option<Secret>,
     end: Option<Step>,
 }
 
 impl<'a> Conversation<'a> {
     pub(super) fn new(rules: &'a Rules) -> Self {
         let login = ClientLogin::new(SocketAddr::from(([10, 0, 0, 1], 50_000)).into(), chance());
-        Self { rules, login, clients: 0, told: Vec::new(), end: None }
+        Self { rules, login, clients: 0, told: Vec::new(), stored: None, end: None }
     }
 
     /// Sends, and gives the answer.
@@ -57,6 +60,7 @@ impl<'a> Conversation<'a> {
         while self.end.is_none() {
             match self.login.step(self.rules, self.clients) {
                 Step::Read => break,
+                Step::LookUp(_) => self.login.found(self.stored.clone()),
                 Step::Send(bytes) => self.told.extend_from_slice(&bytes),
                 Step::Admit(admitted) => {
                     let Login { before, told, secret, .. } = &admitted.login;
@@ -87,7 +91,7 @@ impl<'a> Conversation<'a> {
             Step::Refuse(refused) => Some(refused.refusal.outcome),
             Step::Admit(_) | Step::Console(..) => Some(LoginOutcome::Admitted),
             Step::Cancel(_) => Some(LoginOutcome::Cancel),
-            Step::Read | Step::Send(_) | Step::Encrypt(..) => None,
+            Step::Read | Step::Send(_) | Step::LookUp(_) | Step::Encrypt(..) => None,
         }
     }
 

@@ -43,6 +43,7 @@ fn client(rules: &Rules, transport: Transport, said: &[&[u8]]) -> String {
                 Step::Admit(admitted) => format!("admit {:?}", admitted.login.identity.tls),
                 Step::Cancel(_) => "cancel".to_owned(),
                 Step::Console(..) => "console".to_owned(),
+                Step::LookUp(user) => format!("look up {user}"),
             };
             let is_last = !step.starts_with("send") && !step.starts_with("encrypt");
             text += &format!("{step}\n");

@@ -247,7 +247,7 @@ fn the_files_belong_to_the_configuration() {
         "",
         expect![[r#"
             …/domicile.toml:1: auth.hba_file says how clients prove who they are: remove auth.method
-            …/domicile.toml:1: auth.users is missing: add users = "users.txt" (rules of the HBA file ask for passwords)"#]],
+            …/domicile.toml:1: auth.users is missing: add users = "users.txt", or [auth.query] (rules of the HBA file ask for passwords)"#]],
     );
     check(
         "hba_file = \"nothing.conf\", ident_file = \"nothing.conf\"",

@@ -5,6 +5,7 @@ use expect_test::{Expect, expect};
 use super::super::scram::{Channel, ClientFirst, Keys, MECHANISM};
 use super::client::{Conversation, chance, check, messages, startup};
 use super::*;
+use crate::config::Secret;
 use crate::observe::LoginOutcome;
 use crate::wire::frontend::{password, sasl_initial, sasl_response};
 
@@ -56,9 +57,48 @@ fn passwords_by_md5() {
     assert_eq!(conversation.transcript(), "R \\x00\\x00\\x00\\nSCRAM-SHA-256\\x00\\x00\n…\n");
 }
 
+const QUERY: &str = "[auth.query]\nregion = \"eu-west\"\nuser = \"asker\"\n";
+
+#[test]
+fn a_user_that_the_file_does_not_have_is_looked_up() {
+    let outcome = |method: &str, user: &str, text: &str, stored: Option<&str>| {
+        let rules = rules(method, QUERY);
+        let mut conversation = Conversation::new(&rules);
+        conversation.stored = stored.and_then(Secret::parse);
+        conversation.say(&startup(0, &[("user", user)]));
+        conversation.say(&password(text.as_bytes()));
+        conversation.outcome().unwrap()
+    };
+    assert_eq!(outcome("password", "dora", "pass", Some("pass")), LoginOutcome::Admitted);
+    assert_eq!(outcome("password", "dora", "word", Some("pass")), LoginOutcome::Password);
+    assert_eq!(outcome("password", "dora", "pass", None), LoginOutcome::Password);
+    // What the file says of a user counts alone.
+    assert_eq!(outcome("password", "bob", "pass", Some("pass")), LoginOutcome::Password);
+    assert_eq!(outcome("password", "bob", "secret", Some("pass")), LoginOutcome::Admitted);
+    // Nobody is looked up who has no password to show.
+    assert_eq!(outcome("trust", "dora", "", None), LoginOutcome::Admitted);
+}
+
+#[test]
+fn a_password_that_is_looked_up_may_change() {
+    let rules = rules("scram-sha-256", QUERY);
+    let outcome = |text: &str, stored: &str| {
+        let mut conversation = Conversation::new(&rules);
+        conversation.stored = Secret::parse(stored);
+        let (_, conversation) = scram_of(conversation, "dora", text);
+        conversation.outcome().unwrap()
+    };
+    assert_eq!(outcome("old", "old"), LoginOutcome::Admitted);
+    assert_eq!(outcome("old", "new"), LoginOutcome::Password);
+    assert_eq!(outcome("new", "new"), LoginOutcome::Admitted);
+}
+
 /// Logs in by SCRAM; the salt that was asked with, and the end.
 fn by_scram<'a>(rules: &'a Rules, user: &str, text: &str) -> (Vec<u8>, Conversation<'a>) {
-    let mut conversation = Conversation::new(rules);
+    scram_of(Conversation::new(rules), user, text)
+}
+
+fn scram_of<'a>(mut conversation: Conversation<'a>, user: &str, text: &str) -> (Vec<u8>, Conversation<'a>) {
     conversation.say(&startup(0, &[("user", user)]));
     let (client, first) = ClientFirst::begin("client".to_owned(), Channel::None);
     let challenge = conversation.say(&sasl_initial(MECHANISM, &first));
