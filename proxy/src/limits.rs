@@ -26,6 +26,8 @@ pub const SMALL_MESSAGE_BYTES_MAX: usize = 10_000;
 pub const BIND_NAMES_BYTES_MAX: usize = 10_000;
 /// Body of a backend message that must be read whole: ErrorResponse, NoticeResponse, ParameterStatus, CommandComplete …
 pub const BACKEND_MESSAGE_BYTES_MAX: usize = 1 << 20;
+/// The longest that is written anew is one of these with other names in it, and its length is a number of 31 bits.
+const _: () = assert!(MESSAGE_BYTES_MAX + BIND_NAMES_BYTES_MAX + BACKEND_MESSAGE_BYTES_MAX < 1 << 31);
 /// Settings that a server reports (ParameterStatus). PostgreSQL 18 has 16 of them; extensions may add some.
 pub const REPORTED_SETTINGS_MAX: usize = 256;
 /// Their names and values together. The longest is a search_path, of any length; all others are short.

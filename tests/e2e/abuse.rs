@@ -3,6 +3,15 @@
 //! A case is a name, bytes or a short script, and what comes of it in PostgreSQL's words: SQLSTATE, and whether the connection is
 //! closed or alive. The same case is played against PostgreSQL itself, and through the proxy in both pool modes; where the proxy
 //! has to differ, the case says why. After each, a session that has nothing to do with it must be served.
+//!
+//! What poolers, PostgreSQL and drivers got wrong before is a case with the number of its CVE in its name, here or where it fits
+//! better (`grep -ri cve tests`). No case here, because there is nothing that could go wrong in the same way:
+//!
+//! * CVE-2021-3672 (c-ares, in PgBouncer): host names of nodes come from the configuration, and the system's resolver reads DNS.
+//! * CVE-2023-22332 (Pgpool-II, a password in its log): a test of its own looks for every secret in all that is written (`secrets.rs`).
+//! * CVE-2018-1058, CVE-2024-10978 and others inside of a server: what it does with a statement is its own affair.
+//! * A result cache that one user fills and another one reads (CVE-2024-45624): there is none; for what is remembered of prepared
+//!   statements see `prepared.rs`.
 
 mod authentication;
 mod cancel;

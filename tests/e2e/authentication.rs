@@ -235,6 +235,24 @@ fn psql_is_the_user_that_the_system_says() {
     assert!(refused.ends_with("FATAL:  Peer authentication failed for user \"postgres\""), "{refused}");
 }
 
+/// PgBouncer's CVE-2025-2291: it took the password from the server and not for how long it is good. Here users and passwords are those
+/// of the proxy's own file; who may not log in at the server any more is not let in to it.
+#[test]
+fn cve_2025_2291_a_password_that_the_server_finds_too_old_opens_nothing() {
+    let Some(world) = world() else { return };
+    let role = "CREATE ROLE of_yesterday LOGIN PASSWORD 'of_yesterday' VALID UNTIL 'yesterday'";
+    world.eu.execute("demo", role).unwrap_or_else(|error| panic!("{error}"));
+    let mut configuration = world.residency("unbound = \"eu-west\"");
+    configuration.users.push(("of_yesterday".to_owned(), "of_yesterday".to_owned()));
+    let login = Login { user: "of_yesterday", password: "of_yesterday", ..ALICE };
+    for pool_mode in ["transaction", "session"] {
+        let proxy = start(&Configuration { pool_mode, ..configuration.clone() });
+        let said = proxy.login(&login).map_or_else(|said| said, |mut client| client.query("SELECT 1"));
+        assert!(said.to_string().ends_with("password authentication failed for user \"of_yesterday\" / closed"), "{said}");
+        assert_eq!(said.sqlstate(), "28P01");
+    }
+}
+
 #[test]
 fn a_server_that_asks_for_a_weaker_proof_gets_none() {
     if skip::available(skip::io_uring()).is_none() {

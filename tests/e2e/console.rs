@@ -86,6 +86,7 @@ fn no_bind_rule_and_no_place_is_needed() {
     assert!(console(&proxy).query("SHOW POOLS").error().is_none());
 }
 
+/// PgBouncer's CVE-2026-6667: KILL_CLIENT was everybody's.
 #[test]
 fn stats_users_only_look() {
     let Some(world) = world() else { return };

@@ -1,6 +1,6 @@
 //! Prepared statements of the protocol in transaction mode, on real servers: they work as if each client had its own backend.
 
-use domicile_tests::client::Client;
+use domicile_tests::client::{Client, Login};
 use domicile_tests::message as m;
 use domicile_tests::proxy::{Configuration, Proxy};
 
@@ -142,4 +142,24 @@ fn errors_of_the_server_name_a_statement_as_its_client_does() {
     says(&mut client, &[m::parse("mine", "SELECT $1::int")], "1 / Z I");
     let text = "E 08P01 bind message supplies 2 parameters, but prepared statement \"mine\" requires 1 / Z I";
     says(&mut client, &[m::bind("", "mine", &["1", "2"])], text);
+}
+
+/// Pgpool-II's CVE-2024-45624: what it remembered of one user's statement it gave to another one, who had no right to it.
+#[test]
+fn cve_2024_45624_what_one_user_has_prepared_is_no_right_of_another() {
+    let Some(world) = world() else { return };
+    let table = "CREATE TABLE of_postgres (secret text); INSERT INTO of_postgres VALUES ('hidden')";
+    world.eu.execute("demo", table).unwrap_or_else(|error| panic!("{error}"));
+    let proxy = start(&two_backends(world));
+    let alice = Login { user: "alice", password: "alice", ..Login::default() };
+    let mut alice = proxy.login(&alice).unwrap_or_else(|said| panic!("{said}"));
+    let mut postgres = proxy.connect();
+    let prepares = [m::parse("s", "SELECT secret FROM of_postgres"), m::describe_statement("s")];
+    let executes = [m::bind("", "s", &[]), m::execute("", 0)];
+    says(&mut postgres, &[&prepares[..], &executes].concat(), "1 / t / T secret / 2 / D hidden / C SELECT 1 / Z I");
+    alice.send(&[prepares.concat(), executes.concat(), m::sync()].concat());
+    // What a table is like, PostgreSQL itself tells everybody.
+    let said = alice.until_ready().replies().to_string();
+    assert_eq!(said, "1 / t / T secret / E 42501 permission denied for table of_postgres / Z I");
+    says(&mut postgres, &executes, "2 / D hidden / C SELECT 1 / Z I");
 }

@@ -96,10 +96,10 @@ fn with_length(buffer: &mut Vec<u8>, fill: impl FnOnce(&mut Vec<u8>)) {
     }
 }
 
-/// A length as it stands on the wire. Nothing that is encoded here comes near 2 GiB: `limits` bounds all that texts are made of.
-fn length_word(length: usize) -> [u8; 4] {
-    debug_assert!(i32::try_from(length).is_ok(), "a message of {length} bytes");
-    u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes()
+/// A length as it stands on the wire. Nothing that is encoded here comes near 2 GiB (see `MESSAGE_BYTES_MAX`); if it ever did, its
+/// length would be one that no peer accepts, and not a short one behind which the rest would be taken for messages.
+pub(super) fn length_word(length: usize) -> [u8; 4] {
+    i32::try_from(length).unwrap_or(i32::MIN).to_be_bytes()
 }
 
 /// Writes a text and its NUL. A NUL inside the text would end it early and shift all that follows, so it is left out.
@@ -117,6 +117,21 @@ pub(super) fn put_value(buffer: &mut Vec<u8>, value: Option<&[u8]>) {
         Some(value) => {
             buffer.extend_from_slice(&length_word(value.len()));
             buffer.extend_from_slice(value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// CVE-2024-27304: of a message of more than 4 GiB a driver kept the low 32 bits of its length.
+    #[test]
+    fn a_length_does_not_wrap_round() {
+        assert_eq!(length_word(4), [0, 0, 0, 4]);
+        assert_eq!(length_word((1 << 31) - 1), [0x7f, 0xff, 0xff, 0xff]);
+        for length in [1 << 31, (1 << 32) - 1, 1 << 32, (1 << 32) + 4, usize::MAX] {
+            assert_eq!(length_word(length), [0x80, 0, 0, 0], "{length}");
         }
     }
 }

@@ -7,7 +7,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use smallvec::SmallVec;
 
-use super::codec::{Fields, message, put_text, put_value};
+use super::codec::{Fields, length_word, message, put_text, put_value};
 use super::frame::Malformed;
 use super::tag::frontend as tag;
 
@@ -184,7 +184,7 @@ pub fn parse_definition(name: &[u8], definition: &[u8]) -> Bytes {
 pub fn bind_head(into: &mut BytesMut, len: usize, names: &BindNames<'_>) {
     into.reserve(5 + names.portal.len() + names.statement.len() + 2);
     into.put_u8(tag::BIND);
-    into.put_u32(u32::try_from(len + 4).unwrap_or(u32::MAX));
+    into.put_slice(&length_word(len + 4));
     for name in [names.portal, names.statement] {
         into.put_slice(name);
         into.put_u8(0);

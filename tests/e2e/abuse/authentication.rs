@@ -207,9 +207,10 @@ fn other_messages() -> Vec<Case> {
     ]
 }
 
-/// A user who does not exist goes through the same steps as one whose password is wrong.
+/// A user who does not exist goes through the same steps as one whose password is wrong. PgBouncer took him for the user whose
+/// connections asked for passwords (CVE-2015-6817); Pgpool-II let the server decide in ways that did not (CVE-2025-46801).
 fn users() -> Vec<Case> {
-    let steps = |name: &str, user: &'static str| {
+    let steps = |name: &str, user: &'static str, password: &'static str| {
         Case::new(name, "R 11 / F 28P01 / closed", move |peer| {
             peer.send(&m::startup(m::PROTOCOL_3_0, &[("user", user), ("database", "demo")]));
             peer.until_asked();
@@ -217,13 +218,17 @@ fn users() -> Vec<Case> {
             peer.send(&sasl_initial(MECHANISM, scram.first().as_bytes()));
             let challenge = peer.challenge();
             peer.found("R 11");
-            peer.send(&m::password(scram.last("wrong", &challenge).expect("a challenge").message.as_bytes()));
+            peer.send(&m::password(scram.last(password, &challenge).expect("a challenge").message.as_bytes()));
         })
     };
-    let mut cases: Vec<Case> =
-        [("auth_wrong_password", "postgres"), ("auth_unknown_user", "nobody"), ("auth_odd_user", "\"; --")]
-            .map(|(name, user)| steps(name, user))
-            .into();
+    let mut cases = vec![
+        steps("auth_wrong_password", "postgres", "wrong"),
+        steps("cve_2015_6817_unknown_user", "nobody", "wrong"),
+        steps("auth_odd_user", "\"; --", "wrong"),
+        // PostgreSQL itself let in who had none.
+        steps("cve_2017_7546_empty_password", "postgres", ""),
+        steps("cve_2017_7546_empty_password_of_nobody", "nobody", ""),
+    ];
     cases.push(Case::new("auth_unknown_user_malformed", "F 08P01 / closed", |peer| {
         peer.send(&m::startup(m::PROTOCOL_3_0, &[("user", "nobody"), ("database", "demo")]));
         peer.until_asked();

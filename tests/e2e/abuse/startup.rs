@@ -70,6 +70,8 @@ fn nonsense() -> Vec<Case> {
         Case::bytes("zeros_4k", "dropped", [0; 4096]),
         Case::bytes("ones_4k", "dropped", [0xff; 4096]),
         Case::bytes("random_4k", "dropped", random),
+        // PgBouncer looked for the user of one who had not named any.
+        Case::bytes("cve_2015_4054_password_before_startup", "dropped", m::password(b"postgres\0")),
         Case::new("connect_and_wait", "waits", |_| {}),
         Case::new("connect_and_close", "closed", |peer| peer.half_close()),
         Case::new("connect_and_reset", "gone", |peer| peer.reset_when_dropped()),
@@ -171,6 +173,12 @@ fn parameters() -> Vec<Case> {
             peer.authenticate();
             peer.send(&m::query("SELECT 1"));
         }),
+        // PgBouncer could not make a pool of that name, and went on with none.
+        Case::new("cve_2012_4575_long_database", "F 3D000 / closed", |peer| {
+            peer.send(&packet(&[("user", "postgres"), ("database", &"x".repeat(9000))]));
+            peer.authenticate();
+            peer.send(&m::query("SELECT 1"));
+        }),
         Case::new("startup_database_with_quotes", "F 3D000 / closed", |peer| {
             peer.send(&packet(&[("user", "postgres"), ("database", "no\"where'; DROP TABLE users; --")]));
             peer.authenticate();
@@ -203,6 +211,13 @@ fn settings() -> Vec<Case> {
             peer.authenticate();
             peer.send(&m::query("SHOW application_name"));
         }),
+        // Quoting functions of libpq took the quote for the second half of a character.
+        Case::new("cve_2025_1094_quote_behind_half_a_character", "F 22021 / closed", |peer| {
+            peer.send(&with_tail(b"application_name\0\xc0'; SELECT 'injected'; --\0\0"));
+            peer.authenticate();
+            peer.send(&m::query("SELECT 1"));
+        })
+        .directly("T ?column? / D 1 / C SELECT 1 / Z I / alive", "the settings that the proxy keeps are UTF-8"),
         // PgBouncer ran the query that looks up passwords under the search_path of whoever was not yet logged in.
         Case::new("cve_2025_12819_search_path_in_startup", "T search_path / D evil / C SHOW / Z I / alive", |peer| {
             peer.startup(&[("search_path", "evil")]);
