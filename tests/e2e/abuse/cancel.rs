@@ -46,7 +46,7 @@ pub fn cases() -> Vec<Case> {
         Case::within("cancel_running", "closed / E 57014 / Z I / alive", |peer| {
             // A notice is sent at once.
             peer.send(&m::query("DO $$BEGIN RAISE NOTICE 'begun'; PERFORM pg_sleep(60); END$$"));
-            peer.skip_one(b'N');
+            peer.skip_notice("begun");
             let said = cancel(peer, (peer.key.0, &peer.key.1));
             peer.found(said);
             peer.until(b'Z');

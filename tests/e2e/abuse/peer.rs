@@ -156,6 +156,15 @@ impl<'a> Peer<'a> {
         }
     }
 
+    /// Reads up to and with the notice of this text, and writes down nothing. The proxy may have one of its own to give before.
+    pub fn skip_notice(&mut self, text: &str) {
+        while let Some(message) = self.message() {
+            if message.tag == b'N' && message.report().is_some_and(|report| report.field('M') == text) {
+                return;
+            }
+        }
+    }
+
     /// Sends a Query and reads its whole answer, and writes down nothing.
     pub fn quietly(&mut self, text: &str) {
         self.send(&m::query(text));
