@@ -235,8 +235,8 @@ fn psql_is_the_user_that_the_system_says() {
     assert!(refused.ends_with("FATAL:  Peer authentication failed for user \"postgres\""), "{refused}");
 }
 
-/// PgBouncer's CVE-2025-2291: it took the password from the server and not for how long it is good. Here users and passwords are those
-/// of the proxy's own file; who may not log in at the server any more is not let in to it.
+/// PgBouncer's CVE-2025-2291: it took the password from the server and not for how long it is good. The same with a password of the
+/// users file; with one that is looked up see `passwords`.
 #[test]
 fn cve_2025_2291_a_password_that_the_server_finds_too_old_opens_nothing() {
     let Some(world) = world() else { return };
