@@ -77,7 +77,8 @@ impl Cell<'_> {
             let values: Vec<Vec<f64>> = samples.iter().map(of).collect();
             let more_is_better = is_more_better(metric);
             let by = |prefix: &str| {
-                let kin = names.iter().zip(&values).filter(|(name, values)| name.starts_with(prefix) && !values.is_empty());
+                let is_kin = |name: &str| name.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '));
+                let kin = names.iter().zip(&values).filter(|(name, values)| is_kin(name) && !values.is_empty());
                 let median = |values: &[f64]| Figure::of(values).map_or(0.0, |figure| figure.median);
                 // The best of its settings.
                 let order = |one: &[f64], other: &[f64]| median(one).total_cmp(&median(other));
@@ -85,6 +86,7 @@ impl Cell<'_> {
                 if more_is_better { kin.max_by(|a, b| order(a, b)) } else { kin.min_by(|a, b| order(a, b)) }
             };
             let (pgbouncer, floor) = (by("pgbouncer"), by("floor"));
+            let peers: Vec<_> = report.peers.iter().filter_map(|peer| Some((peer.clone(), by(peer)?))).collect();
             let first = values.iter().find(|values| !values.is_empty());
             for (name, values) in names.iter().zip(&values) {
                 let Some(figure) = Figure::of(values) else { continue };
@@ -101,6 +103,7 @@ impl Cell<'_> {
                     rounds: figure.rounds,
                     ratio_pgbouncer: pgbouncer.as_ref().and_then(|other| ratio(values, other)),
                     ratio_floor: floor.as_ref().and_then(|other| ratio(values, other)),
+                    ratio_peers: peers.iter().filter_map(|(peer, other)| Some((peer.clone(), ratio(values, other)?))).collect(),
                     ratio_first: first.and_then(|other| ratio(values, other)),
                 });
             }

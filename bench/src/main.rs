@@ -7,14 +7,17 @@
 mod engine;
 mod load;
 mod relay;
+mod sealed;
 mod stub;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use domicile_tests::tls::Files;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Socket, Type};
 
@@ -30,7 +33,15 @@ struct CommandLine {
 #[derive(Subcommand)]
 enum Command {
     /// Answer the load's statements at a port of 127.0.0.1
-    Stub { port: u16 },
+    Stub {
+        port: u16,
+        /// Encrypt with this certificate whoever asks for it
+        #[arg(long, requires = "key")]
+        certificate: Option<PathBuf>,
+        /// Its key
+        #[arg(long)]
+        key: Option<PathBuf>,
+    },
     /// Relay from a port of 127.0.0.1 to another
     Relay { port: u16, target: u16 },
     /// Ask, and say what it came to
@@ -50,7 +61,10 @@ fn main() -> ExitCode {
         domicile_bench::cpu::pin_thread(None, core);
     }
     let done = match line.command {
-        Command::Stub { port } => listen(port).and_then(stub::run).map_err(|error| error.to_string()),
+        Command::Stub { port, certificate, key } => {
+            let tls = certificate.zip(key).map(|(certificate, key)| Files { certificate, key }.server());
+            listen(port).and_then(|listener| stub::run(listener, tls.as_ref())).map_err(|error| error.to_string())
+        }
         Command::Relay { port, target } => {
             let target = SocketAddr::from((Ipv4Addr::LOCALHOST, target));
             listen(port).and_then(|listener| relay::run(listener, target)).map_err(|error| error.to_string())

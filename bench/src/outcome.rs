@@ -51,6 +51,9 @@ pub struct Latency {
     pub p99_us: f64,
     /// 999 of a thousand.
     pub p999_us: f64,
+    /// All of them.
+    #[serde(default)]
+    pub max_us: f64,
     /// The whole curve: a share of all, and what that many are not longer than.
     pub curve: Vec<(f64, f64)>,
 }
@@ -65,6 +68,6 @@ impl Latency {
             (0..9).map(move |step| (1e5 * (1.0 - open * (1.0 - 0.1 * f64::from(step)))).round() / 1e5)
         });
         let curve = if histogram.is_empty() { Vec::new() } else { steps.map(|share| (share, at(share))).collect() };
-        Self { p50_us: at(0.5), p99_us: at(0.99), p999_us: at(0.999), curve }
+        Self { p50_us: at(0.5), p99_us: at(0.99), p999_us: at(0.999), max_us: histogram.max() as f64 / 1000.0, curve }
     }
 }

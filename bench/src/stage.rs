@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use domicile_tests::gate::Gate;
 use domicile_tests::process::now;
 use domicile_tests::program;
+use domicile_tests::proxy::Configuration;
 
 use crate::answers::Work;
 use crate::cell::{Cell, Sample};
 use crate::outcome::{Outcome, Protocol};
 use crate::report::Report;
-use crate::subjects::{self, Login, Peer, Programs, Subject};
+use crate::subjects::{self, Login, Peer, PgBouncer, Programs, Subject};
 
 /// How much time there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +43,9 @@ pub struct Stage<'a> {
     pub programs: Programs,
     /// How much time there is.
     pub depth: Depth,
-    /// Peers that were given by hand.
+    /// Every PgBouncer there is: the one that is installed, and those that were given by hand.
+    pub pgbouncers: Vec<PgBouncer>,
+    /// Further peers that were given by hand.
     pub peers: Vec<Peer>,
     /// Who is told how far it is.
     pub told: &'a dyn Fn(&str),
@@ -74,12 +77,16 @@ impl<'a> Stage<'a> {
     pub fn set(
         programs: Programs,
         depth: Depth,
+        pgbouncers: Vec<PgBouncer>,
         peers: Vec<Peer>,
-        report: Report,
+        mut report: Report,
         told: &'a dyn Fn(&str),
     ) -> Result<Self, String> {
-        let server = programs.stub()?;
-        Ok(Self { programs, depth, peers, told, report, server })
+        let server = programs.stub(None)?;
+        let by_hand = pgbouncers.iter().map(|pgbouncer| &pgbouncer.name).chain(peers.iter().map(|peer| &peer.name));
+        report.peers = by_hand.cloned().collect();
+        let pgbouncers = PgBouncer::installed().into_iter().chain(pgbouncers).collect();
+        Ok(Self { programs, depth, pgbouncers, peers, told, report, server })
     }
 
     /// Where the stub server is.
@@ -92,6 +99,14 @@ impl<'a> Stage<'a> {
     /// # Errors
     /// It does not start.
     pub fn domicile(&mut self, server: SocketAddr) -> Result<Subject, String> {
+        self.domicile_with(server, |_| {})
+    }
+
+    /// The same with another configuration.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn domicile_with(&mut self, server: SocketAddr, change: impl FnOnce(&mut Configuration)) -> Result<Subject, String> {
         let gate = match Gate::named("bench") {
             Ok(gate) => Some(gate),
             Err(lacking) => {
@@ -99,21 +114,28 @@ impl<'a> Stage<'a> {
                 None
             }
         };
-        self.programs.domicile("domicile", server, gate, |_| {})
+        self.programs.domicile("domicile", server, gate, change)
     }
 
-    /// Everybody in front of a server, and `more` settings for a second PgBouncer, if it is to be there.
+    /// Each PgBouncer in front of a server, with `more` settings.
+    ///
+    /// # Errors
+    /// One of them does not start.
+    pub fn pgbouncers(&mut self, server: SocketAddr, login: Login, more: &str) -> Result<Vec<Subject>, String> {
+        if self.pgbouncers.is_empty() {
+            self.note("PgBouncer is not installed; --install-peers gets it".to_owned());
+        }
+        self.pgbouncers.iter().map(|pgbouncer| subjects::pgbouncer(pgbouncer, server, login, more)).collect()
+    }
+
+    /// Everybody in front of a server, and `more` settings for a second one of each PgBouncer, if it is to be there.
     ///
     /// # Errors
     /// One of them does not start.
     pub fn everybody(&mut self, server: SocketAddr, more: Option<&str>) -> Result<Vec<Subject>, String> {
         let mut all = vec![self.domicile(server)?, self.programs.floor(server)?];
-        match subjects::pgbouncer("pgbouncer", server, Login::Trust, "")? {
-            Some(pgbouncer) => all.push(pgbouncer),
-            None => self.note("PgBouncer is not installed; --install-peers gets it".to_owned()),
-        }
-        if let Some(more) = more {
-            all.extend(subjects::pgbouncer(&format!("pgbouncer {more}"), server, Login::Trust, more)?);
+        for more in ["", more.unwrap_or_default()].iter().take(1 + usize::from(more.is_some())) {
+            all.extend(self.pgbouncers(server, Login::Trust, more)?);
         }
         match subjects::haproxy(server)? {
             Some(haproxy) => all.push(haproxy),
@@ -161,6 +183,9 @@ impl Programs {
         command.args(["--core", &subjects::load_core().to_string(), "load", &subject.address.to_string()]);
         command.args(["--clients", &asked.clients.to_string(), "--protocol", asked.protocol.name()]);
         command.args(["--work", &asked.work.name(), "--window", &asked.window.as_millis().to_string()]);
+        if let Some(authority) = &subject.authority {
+            command.arg("--authority").arg(authority);
+        }
         if let Some(process) = subject.process {
             command.args(["--process", &process.to_string()]);
         }

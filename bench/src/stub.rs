@@ -3,22 +3,25 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use domicile_bench::answers::{Answers, BLOCKS, Work, greeting};
 use domicile_tests::fake::{columns, complete, ready, row};
 use domicile_tests::message::message;
+use rustls::{ServerConfig, ServerConnection};
 
 use crate::engine::{self, Engine, Event, Side};
+use crate::sealed;
 
 /// Serves whoever connects to `listener`; ends only with an error.
-pub fn run(listener: OwnedFd) -> io::Result<()> {
+pub fn run(listener: OwnedFd, tls: Option<&Arc<ServerConfig>>) -> io::Result<()> {
     let mut uring = engine::open()?;
     let mut engine = Engine::new(&mut uring)?;
     engine.listen(listener);
     let answers = Answers::make();
     let greeting = greeting();
     let mut sessions: Vec<Session> = Vec::new();
-    let mut out = Vec::new();
+    let (mut out, mut text) = (Vec::new(), Vec::new());
     loop {
         engine.turn()?;
         while let Some(event) = engine.next()? {
@@ -26,23 +29,36 @@ pub fn run(listener: OwnedFd) -> io::Result<()> {
                 Event::Accepted(client) => {
                     let index = engine.admit(client, Side::Frontend);
                     sessions.resize_with(index + 1, Session::default);
+                    sessions[index].offers_tls = tls.is_some();
                 }
                 Event::Received(index, span) => {
                     let session = &mut sessions[index];
                     out.clear();
-                    let large = session.received(engine.bytes(&span), &answers, &greeting, &mut out);
+                    let large = if let Some(tls) = &mut session.tls {
+                        text.clear();
+                        if sealed::open(tls, engine.bytes(&span), &mut text).is_err() {
+                            session.is_over = true;
+                        }
+                        session.received(&text, &answers, &greeting, &mut out)
+                    } else {
+                        session.received(engine.bytes(&span), &answers, &greeting, &mut out)
+                    };
                     engine.release(span);
-                    if !out.is_empty() {
-                        engine.send(index, &out);
-                    }
+                    session.send(&mut engine, index, &out)?;
                     if let Some(work) = large {
                         let answer = answers.of(work);
                         for _ in 0..BLOCKS {
-                            engine.send_lasting(index, answer.block.unwrap_or_default());
+                            session.send_lasting(&mut engine, index, answer.block.unwrap_or_default())?;
                         }
-                        engine.send(index, &[answer.complete, &ready(b'I')].concat());
+                        session.send(&mut engine, index, &[answer.complete, &ready(b'I')].concat())?;
                     }
-                    if sessions[index].is_over {
+                    // The answer to the request itself was not encrypted.
+                    if std::mem::take(&mut session.wants_tls)
+                        && let Some(config) = tls
+                    {
+                        session.tls = Some(Box::new(ServerConnection::new(Arc::clone(config)).map_err(io::Error::other)?));
+                    }
+                    if session.is_over {
                         engine.close(index);
                     }
                 }
@@ -69,9 +85,31 @@ struct Session {
     statements: HashMap<Vec<u8>, Option<Work>>,
     /// That of the portal.
     portal: Option<Work>,
+    /// Whether it may be encrypted.
+    offers_tls: bool,
+    /// From now on it is.
+    wants_tls: bool,
+    tls: Option<Box<ServerConnection>>,
 }
 
 impl Session {
+    fn send(&mut self, engine: &mut Engine<'_>, index: usize, bytes: &[u8]) -> io::Result<()> {
+        let sealed = self.tls.as_mut().map(|tls| sealed::seal(tls, bytes)).transpose()?;
+        let bytes = sealed.as_deref().unwrap_or(bytes);
+        if !bytes.is_empty() {
+            engine.send(index, bytes);
+        }
+        Ok(())
+    }
+
+    fn send_lasting(&mut self, engine: &mut Engine<'_>, index: usize, bytes: &'static [u8]) -> io::Result<()> {
+        if self.tls.is_some() {
+            return self.send(engine, index, bytes);
+        }
+        engine.send_lasting(index, bytes);
+        Ok(())
+    }
+
     /// Answers what has come. A large result is sent by the caller, who gets to know which.
     fn received(&mut self, bytes: &[u8], answers: &Answers, greeting: &[u8], out: &mut Vec<u8>) -> Option<Work> {
         let skipped = self.skip.min(bytes.len());
@@ -115,6 +153,10 @@ impl Session {
 
     fn packet(&mut self, packet: &[u8], greeting: &[u8], out: &mut Vec<u8>) {
         match packet.get(4..8) {
+            Some([0x04, 0xd2, 0x16, 0x2f]) if self.offers_tls => {
+                self.wants_tls = true;
+                out.push(b'S');
+            }
             // SSLRequest, GSSENCRequest.
             Some([0x04, 0xd2, 0x16, 0x2f | 0x30]) => out.push(b'N'),
             Some([0, 3, ..]) => {

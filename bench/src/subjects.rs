@@ -15,7 +15,8 @@ use domicile_tests::process::{Process, Scratch, free_port, unprivileged_user, wa
 use domicile_tests::program;
 use domicile_tests::proxy::{Configuration, Proxy};
 use domicile_tests::scram;
-use rustix::process::Signal;
+use domicile_tests::tls::Files;
+use rustix::process::{Resource, Signal, getrlimit};
 
 use crate::cpu;
 
@@ -32,7 +33,9 @@ pub struct Subject {
     pub address: SocketAddr,
     /// Its process; `direct` has none.
     pub process: Option<u32>,
-    _running: Running,
+    /// The authority of its certificate, if its clients are to encrypt.
+    pub authority: Option<PathBuf>,
+    running: Running,
 }
 
 impl Subject {
@@ -40,14 +43,29 @@ impl Subject {
     pub fn named(self, name: &str) -> Self {
         Self { name: name.to_owned(), ..self }
     }
+
+    /// The same process by another name, for what is to be compared with itself. It ends with this one.
+    pub fn again(&self, name: &str) -> Self {
+        let authority = self.authority.clone();
+        Self { name: name.to_owned(), address: self.address, process: self.process, authority, running: Running::Nothing }
+    }
+
+    /// Domicile, if it is one.
+    pub fn proxy(&self) -> Option<&Proxy> {
+        if let Running::Proxy(proxy, _) = &self.running { Some(proxy) } else { None }
+    }
+
+    /// The same for clients that encrypt.
+    pub fn encrypted(self, authority: &Path) -> Self {
+        Self { authority: Some(authority.to_owned()), ..self }
+    }
 }
 
 /// What ends with it. The process goes before its files and its fence.
-#[expect(dead_code, reason = "only dropped")]
 enum Running {
     Nothing,
-    Process(Process, Option<Scratch>),
-    Proxy(Proxy, Option<Gate>),
+    Process(#[expect(dead_code, reason = "only dropped")] Process, #[expect(dead_code, reason = "only dropped")] Option<Scratch>),
+    Proxy(Proxy, #[expect(dead_code, reason = "only dropped")] Option<Gate>),
 }
 
 /// How clients prove who they are.
@@ -83,20 +101,23 @@ pub fn server_core() -> usize {
 }
 
 impl Programs {
-    /// The stub server.
+    /// The stub server; with a certificate it encrypts for whoever asks for it.
     ///
     /// # Errors
     /// It does not start.
-    pub fn stub(&self) -> Result<Subject, String> {
+    pub fn stub(&self, certificate: Option<&Files>) -> Result<Subject, String> {
         let port = free_port();
         let mut command = Command::new(&self.bench);
         command.args(["--core", &server_core().to_string(), "stub", &port.to_string()]);
+        if let Some(files) = certificate {
+            command.arg("--certificate").arg(&files.certificate).arg("--key").arg(&files.key);
+        }
         start("stub", command, port, None, None)
     }
 
     /// The server itself.
     pub fn direct(server: SocketAddr) -> Subject {
-        Subject { name: "direct".to_owned(), address: server, process: None, _running: Running::Nothing }
+        Subject { name: "direct".to_owned(), address: server, process: None, authority: None, running: Running::Nothing }
     }
 
     /// The bare relay.
@@ -138,17 +159,49 @@ impl Programs {
             name: name.to_owned(),
             address: proxy.address(),
             process: Some(process),
-            _running: Running::Proxy(proxy, gate),
+            authority: None,
+            running: Running::Proxy(proxy, gate),
         })
     }
 }
 
-/// PgBouncer with its defaults, but for what it must be told to serve at all; nothing if it is not installed.
+/// A PgBouncer.
+#[derive(Clone, Debug)]
+pub struct PgBouncer {
+    /// Its name in the report.
+    pub name: String,
+    program: PathBuf,
+}
+
+impl PgBouncer {
+    /// The one that is installed.
+    pub fn installed() -> Option<Self> {
+        find("pgbouncer").map(|program| Self { name: "pgbouncer".to_owned(), program })
+    }
+}
+
+impl std::str::FromStr for PgBouncer {
+    type Err = String;
+
+    /// A further one by its program, which says its version.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let program = fs::canonicalize(text).map_err(|error| format!("{text}: {error}"))?;
+        let mut command = Command::new(&program);
+        command.arg("--version");
+        let said = program::run(command, "", Duration::from_secs(10)).map_err(|error| format!("{text}: {error}"))?;
+        let said = program::both(&said);
+        let version = said.lines().next().and_then(|line| line.strip_prefix("PgBouncer "));
+        let version = version.ok_or_else(|| format!("{text} is no PgBouncer: {}", said.trim()))?;
+        Ok(Self { name: format!("pgbouncer-{}", version.trim()), program })
+    }
+}
+
+/// A PgBouncer with its defaults, but for what it must be told to serve at all, and for `more`, which its name says.
 ///
 /// # Errors
 /// It does not start.
-pub fn pgbouncer(name: &str, server: SocketAddr, login: Login, more: &str) -> Result<Option<Subject>, String> {
-    let Some(program) = find("pgbouncer") else { return Ok(None) };
+pub fn pgbouncer(of: &PgBouncer, server: SocketAddr, login: Login, more: &str) -> Result<Subject, String> {
+    let name = if more.contains('\n') || more.is_empty() { of.name.clone() } else { format!("{} {more}", of.name) };
     let (directory, port) = (scratch()?, free_port());
     let (auth_type, secret) = match login {
         Login::Trust => ("trust", "postgres".to_owned()),
@@ -157,18 +210,18 @@ pub fn pgbouncer(name: &str, server: SocketAddr, login: Login, more: &str) -> Re
     let users = write(&directory, "users.txt", &format!("\"postgres\" \"{secret}\"\n"))?;
     let text = format!(
         "[databases]\n* = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
-         auth_type = {auth_type}\nauth_file = {}\npool_mode = transaction\nmax_client_conn = 20000\n{more}\n",
+         auth_type = {auth_type}\nauth_file = {}\npool_mode = transaction\nmax_client_conn = 25000\n{more}\n",
         server.port(),
         users.display()
     );
     let file = write(&directory, "pgbouncer.ini", &text)?;
-    let mut command = Command::new(program);
+    let mut command = Command::new(&of.program);
     command.arg("-q").arg(file);
     // It does not run as root.
     if let Some((user, group)) = unprivileged_user() {
         command.uid(user).gid(group);
     }
-    start(name, command, port, Some(directory), Some(MEASURED_CORE)).map(Some)
+    start(&name, command, port, Some(directory), Some(MEASURED_CORE))
 }
 
 /// HAProxy as a relay of TCP with one thread; nothing if it is not installed.
@@ -178,8 +231,10 @@ pub fn pgbouncer(name: &str, server: SocketAddr, login: Login, more: &str) -> Re
 pub fn haproxy(server: SocketAddr) -> Result<Option<Subject>, String> {
     let Some(program) = find("haproxy") else { return Ok(None) };
     let (directory, port) = (scratch()?, free_port());
+    // It has two files for each client.
+    let clients = getrlimit(Resource::Nofile).maximum.map_or(30_000, |files| files.min(60_000).saturating_sub(200) / 2);
     let text = format!(
-        "global\n nbthread 1\n maxconn 9000\ndefaults\n mode tcp\n timeout connect 5s\n timeout client 1h\n timeout server 1h\n\
+        "global\n nbthread 1\n maxconn {clients}\ndefaults\n mode tcp\n timeout connect 5s\n timeout client 1h\n timeout server 1h\n\
          listen postgresql\n bind 127.0.0.1:{port}\n server one 127.0.0.1:{}\n",
         server.port()
     );
@@ -246,8 +301,8 @@ fn start(name: &str, mut command: Command, port: u16, files: Option<Scratch>, co
         cpu::pin(process.id(), core);
     }
     let process_id = Some(process.id());
-    let _running = Running::Process(process, Some(directory));
-    Ok(Subject { name: name.to_owned(), address, process: process_id, _running })
+    let running = Running::Process(process, Some(directory));
+    Ok(Subject { name: name.to_owned(), address, process: process_id, authority: None, running })
 }
 
 fn answers(address: SocketAddr) -> bool {

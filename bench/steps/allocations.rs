@@ -39,7 +39,7 @@ static COUNTING: Counting = Counting;
 #[test]
 fn a_query_whose_statement_is_known_allocates_nothing() {
     const TIMES: usize = 100;
-    let mut world = World::new(3);
+    let mut world = World::new(3, 1);
     let mut found = Vec::new();
     for (name, step) in STEPS {
         // What is kept between two queries has its room by then.

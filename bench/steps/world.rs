@@ -52,10 +52,10 @@ pub struct World {
 }
 
 impl World {
-    /// A world whose policy knows so many logins, of which the client's is the last.
-    pub fn new(principals: usize) -> Self {
+    /// A world whose policy knows so many logins, of which the client's is the last, and regions, all of which that one is granted.
+    pub fn new(principals: usize, regions: usize) -> Self {
         let now = domicile_tests::process::now();
-        let policy = Arc::new(Policy::compile(&source(principals), None).expect("a policy"));
+        let policy = Arc::new(Policy::compile(&source(principals, regions), None).expect("a policy"));
         let grant =
             policy.grant(&Subject { user: "app", database: "demo", address: None, proven: Proven::NOTHING }).expect("a grant");
         let publisher = Publisher::new(policy.clone());
@@ -218,19 +218,20 @@ impl World {
     }
 }
 
-fn source(principals: usize) -> Source {
+fn source(principals: usize, regions: usize) -> Source {
+    let region = |number: usize| format!("region{}", number % regions);
     let bind = |number: usize| BindSource {
         user: Some(if number == principals { "app".to_owned() } else { format!("user{number}") }),
         database: None,
         from: None,
         proofs: Vec::new(),
-        regions: vec!["eu".to_owned()],
+        regions: if number == principals { (0..regions).map(region).collect() } else { vec![region(number)] },
         target: Default::default(),
         replication: false,
         label: format!("residency.bind[{number}]"),
     };
     Source {
-        regions: vec![RegionSource { name: "eu".to_owned(), jurisdiction: None, has_nodes: true }],
+        regions: (0..regions).map(|number| RegionSource { name: region(number), jurisdiction: None, has_nodes: true }).collect(),
         binds: (1..=principals).map(bind).collect(),
         unbound: Unbound::Block,
         no_region: NoRegion::Block,

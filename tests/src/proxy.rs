@@ -143,7 +143,8 @@ impl Proxy {
         command.stdin(Stdio::null()).stdout(output).stderr(errors);
         let process = Process::start(command, Signal::TERM).map_err(|error| format!("{}: {error}", program.display()))?;
         let mut proxy = Self { process, address, http, file: file.to_owned(), log, _directory: None };
-        let answers = wait_for(Duration::from_secs(20), || {
+        // A policy of a million rules takes its time.
+        let answers = wait_for(Duration::from_secs(60), || {
             let ended = proxy.process.exit_status().is_some();
             (ended || proxy.answers()).then_some(!ended)
         });

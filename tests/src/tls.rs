@@ -10,9 +10,8 @@ use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair};
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::ServerName;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 
 use crate::cluster::give_away;
@@ -82,12 +81,7 @@ impl Authority {
     /// # Panics
     /// If its certificate cannot be read.
     pub fn trust(&self, alpn: &[&[u8]]) -> Arc<ClientConfig> {
-        let pem = fs::read(self.certificate()).expect("the authority's certificate");
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(&pem).expect("a certificate")).expect("a root");
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("versions");
-        let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+        let mut config = trusting(&self.certificate());
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
         Arc::new(config)
     }
@@ -105,6 +99,18 @@ impl Files {
         let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("versions");
         Arc::new(builder.with_no_client_auth().with_single_cert(vec![certificate], key).expect("a pair"))
     }
+}
+
+/// Clients that believe the authority of a certificate.
+///
+/// # Panics
+/// If it cannot be read.
+pub fn trusting(authority: &Path) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(authority).expect("the authority's certificate")).expect("a root");
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("versions");
+    builder.with_root_certificates(roots).with_no_client_auth()
 }
 
 impl Default for Authority {

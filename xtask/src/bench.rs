@@ -6,10 +6,12 @@ use std::process::Command;
 
 use domicile_bench::report::Report;
 use domicile_bench::stage::{Depth, Stage, Watch};
-use domicile_bench::subjects::{Peer, Programs};
+use domicile_bench::subjects::{Peer, PgBouncer, Programs};
 use domicile_bench::workloads;
 use domicile_tests::process::exit_when_signalled;
 use domicile_tests::proxy::{root, target_directory};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{install, progress};
 
@@ -31,6 +33,9 @@ pub struct Options {
     /// A further one to be compared with: a command that listens at PORT of 127.0.0.1; {server} in it becomes the port of its server
     #[arg(long, value_name = "NAME=COMMAND,PORT")]
     peer: Vec<Peer>,
+    /// A further PgBouncer to be compared with, wherever PgBouncer is: its program
+    #[arg(long, value_name = "PROGRAM")]
+    pgbouncer: Vec<PgBouncer>,
     /// An earlier report.json: says what has moved since
     #[arg(long, value_name = "FILE")]
     baseline: Option<PathBuf>,
@@ -59,6 +64,7 @@ pub fn run(options: &Options) -> Result<(), String> {
     let [domicile, bench, steps] =
         ["domicile", "domicile-bench", "examples/domicile-steps"].map(|name| target_directory().join("release").join(name));
 
+    raise_file_limit();
     let watch = Watch::start();
     let terminal = std::io::stdout().is_terminal();
     let told = |line: &str| tell(&format!("{:>4.0} s  {line}", watch.seconds()), terminal);
@@ -67,7 +73,9 @@ pub fn run(options: &Options) -> Result<(), String> {
         (_, true) => Depth::Full,
         _ => Depth::Usual,
     };
-    let mut stage = Stage::set(Programs { domicile, bench, steps }, depth, options.peer.clone(), Report::new(commit()), &told)?;
+    let programs = Programs { domicile, bench, steps };
+    let (pgbouncers, peers) = (options.pgbouncer.clone(), options.peer.clone());
+    let mut stage = Stage::set(programs, depth, pgbouncers, peers, Report::new(commit()), &told)?;
     stage.note(load_average("before"));
     let directory = target_directory().join("bench");
     let count = asked_for().count();
@@ -97,6 +105,16 @@ fn tell(line: &str, terminal: bool) {
         let line: String = line.chars().take(100).collect();
         print!("\r\x1b[K{line}");
         std::io::stdout().flush().ok();
+    }
+}
+
+/// Every client is a file, and a relay has two for each. What cannot be had is noted by who needs it.
+fn raise_file_limit() {
+    let before = getrlimit(Resource::Nofile).maximum;
+    for maximum in [before.map(|before| before.max(65_536)), before] {
+        if setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_ok() {
+            return;
+        }
     }
 }
 

@@ -4,7 +4,9 @@ use std::io::{self, Read};
 use std::net::SocketAddr;
 
 use domicile_bench::answers::Work;
-use domicile_tests::client::{Client, Login};
+use domicile_tests::client::Login;
+
+use super::Encrypted;
 
 /// What is to be done.
 #[derive(clap::Args)]
@@ -14,13 +16,16 @@ pub struct Options {
     /// Clients at once
     #[arg(long)]
     clients: usize,
+    #[command(flatten)]
+    encrypted: Encrypted,
 }
 
 /// Logs in, says `idle`, and leaves when standard input ends.
 pub fn run(options: &Options) -> Result<(), String> {
     let mut clients = Vec::new();
+    let log_in = options.encrypted.door(options.address);
     for _ in 0..options.clients {
-        let mut client = Client::login(options.address, &Login::default()).map_err(|said| said.to_string())?;
+        let mut client = log_in(&Login::default())?;
         if let Some(error) = client.query(Work::Row100.statement()).error() {
             return Err(format!("{error:?}"));
         }

@@ -8,9 +8,11 @@ use std::time::Duration;
 use domicile_bench::answers::Work;
 use domicile_bench::cpu;
 use domicile_bench::outcome::{Latency, Outcome};
-use domicile_tests::client::{Client, Login};
+use domicile_tests::client::Login;
 use domicile_tests::message;
 use domicile_tests::process::now;
+
+use super::Encrypted;
 
 /// What is to be done.
 #[derive(clap::Args)]
@@ -29,14 +31,17 @@ pub struct Options {
     /// The process whose CPU time is looked at, with all its children
     #[arg(long)]
     process: u32,
+    #[command(flatten)]
+    encrypted: Encrypted,
 }
 
 /// Runs it; the outcome counts logins.
 pub fn run(options: &Options) -> Result<Outcome, String> {
+    let log_in = options.encrypted.door(options.address);
     let (logins, over) = (AtomicU64::new(0), AtomicBool::new(false));
     let client = || -> Result<(), String> {
         while !over.load(Ordering::Relaxed) {
-            let mut client = Client::login(options.address, &Login::default()).map_err(|said| said.to_string())?;
+            let mut client = log_in(&Login::default())?;
             let said = client.query(Work::Row100.statement());
             if let Some(error) = said.error() {
                 return Err(format!("{error:?}"));

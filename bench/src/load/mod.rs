@@ -11,6 +11,8 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use domicile_bench::answers::{BLOCKS, LARGE_BYTES, Work, last};
@@ -20,10 +22,14 @@ use domicile_bench::scanner::Scanner;
 use domicile_tests::client::{Client, Login};
 use domicile_tests::message;
 use domicile_tests::process::now;
+use domicile_tests::tls::{Stream, trusting};
 use hdrhistogram::Histogram;
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
+use rustls::ClientConnection;
+use rustls::client::Resumption;
 
 use crate::engine::{self, Engine, Event, Side};
+use crate::sealed;
 
 /// What is to be done.
 #[derive(clap::Args)]
@@ -54,29 +60,58 @@ pub struct Options {
     /// The role
     #[arg(long, default_value = "postgres")]
     user: String,
+    #[command(flatten)]
+    encrypted: Encrypted,
+}
+
+/// Whether connections are encrypted.
+#[derive(clap::Args)]
+pub struct Encrypted {
+    /// Encrypt, and believe this authority
+    #[arg(long, value_name = "FILE")]
+    authority: Option<PathBuf>,
+}
+
+impl Encrypted {
+    /// Makes a log in, each with a whole handshake, as libpq does.
+    fn door(&self, address: SocketAddr) -> impl Fn(&Login<'_>) -> Result<Client, String> + Sync {
+        let config = self.authority.as_deref().map(|authority| {
+            let mut config = trusting(authority);
+            config.resumption = Resumption::disabled();
+            Arc::new(config)
+        });
+        move |login| {
+            let client = match &config {
+                None => Client::connect(address),
+                Some(config) => Client::connect_encrypted(address, Arc::clone(config), false),
+            };
+            client.map_err(|error| error.to_string())?.begin(login).map_err(|said| format!("a login failed: {said}"))
+        }
+    }
 }
 
 /// Runs it.
 pub fn run(options: &Options) -> Result<Outcome, String> {
     let request = request(options.work, options.protocol);
-    let mut sockets = Vec::new();
+    let mut streams = Vec::new();
+    let log_in = options.encrypted.door(options.address);
     for _ in 0..options.clients {
         let login = Login { user: &options.user, ..Login::default() };
-        let mut client = Client::login(options.address, &login).map_err(|said| format!("a login failed: {said}"))?;
+        let mut client = log_in(&login)?;
         if options.protocol == Protocol::Prepared {
             let said = client.ask(&[message::parse("load", options.work.statement()), message::sync()].concat());
             if let Some(error) = said.error() {
                 return Err(format!("Parse failed: {error:?}"));
             }
         }
-        sockets.push(client.into_socket());
+        streams.push(client.into_stream());
     }
     let failed = |error: io::Error| error.to_string();
     let mut uring = engine::open().map_err(failed)?;
     let engine = Engine::new(&mut uring).map_err(failed)?;
     let timer = rustix::time::timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC);
     let timer = timer.map_err(|error| error.to_string())?;
-    let mut load = Load::new(engine, sockets, request, options, timer);
+    let mut load = Load::new(engine, streams, request, options, timer);
     load.run()
 }
 
@@ -93,6 +128,7 @@ fn request(work: Work, protocol: Protocol) -> &'static [u8] {
 
 /// One client.
 struct Asker {
+    tls: Option<Box<ClientConnection>>,
     scanner: Scanner,
     /// When what it waits for was to be asked.
     asked_at: Instant,
@@ -111,6 +147,8 @@ struct Load<'uring> {
     /// Moments that found no client.
     late: VecDeque<Instant>,
     idle: Vec<usize>,
+    /// What has come encrypted.
+    text: Vec<u8>,
     timer: OwnedFd,
     histogram: Histogram<u64>,
     queries: u64,
@@ -122,10 +160,21 @@ struct Load<'uring> {
 }
 
 impl<'uring> Load<'uring> {
-    fn new(mut engine: Engine<'uring>, sockets: Vec<OwnedFd>, request: &'static [u8], options: &Options, timer: OwnedFd) -> Self {
+    fn new(mut engine: Engine<'uring>, streams: Vec<Stream>, request: &'static [u8], options: &Options, timer: OwnedFd) -> Self {
         let began = now();
-        let idle = sockets.into_iter().map(|socket| engine.admit(socket, Side::Backend)).collect::<Vec<_>>();
-        let askers = idle.iter().map(|_| Asker { scanner: Scanner::default(), asked_at: began }).collect();
+        let (mut idle, mut askers) = (Vec::new(), Vec::new());
+        for stream in streams {
+            let (socket, tls) = match stream {
+                Stream::Plain(socket) => (socket, None),
+                Stream::Accepted(_) => unreachable!("a client's connection"),
+                Stream::Encrypted(stream) => {
+                    let (tls, socket) = stream.into_parts();
+                    (socket, Some(Box::new(tls)))
+                }
+            };
+            idle.push(engine.admit(socket.into(), Side::Backend));
+            askers.push(Asker { tls, scanner: Scanner::default(), asked_at: began });
+        }
         engine.watch(timer.as_fd());
         let copied = match options.work {
             // As psql sends it: 8 KiB each.
@@ -141,6 +190,7 @@ impl<'uring> Load<'uring> {
             next_at: began,
             late: VecDeque::new(),
             idle,
+            text: Vec::new(),
             timer,
             histogram: histogram(),
             queries: 0,
@@ -179,13 +229,15 @@ impl<'uring> Load<'uring> {
         let began = now();
         let mut current = began;
         while current < began + duration || self.queries == 0 {
-            self.ask(current);
+            self.ask(current).map_err(|error| error.to_string())?;
             self.set_timer(current, began + duration)?;
             self.engine.turn().map_err(|error| error.to_string())?;
             current = now();
             while let Some(event) = self.engine.next().map_err(|error| error.to_string())? {
                 match event {
-                    Event::Received(index, span) => self.received(index, span, current),
+                    Event::Received(index, span) => {
+                        self.received(index, span, current).map_err(|error| error.to_string())?;
+                    }
                     Event::Closed(_) => return Err(format!("a connection was closed: {}", self.error)),
                     Event::Timer => {
                         rustix::io::read(&self.timer, &mut [0; 8]).ok();
@@ -198,13 +250,13 @@ impl<'uring> Load<'uring> {
     }
 
     /// Asks all that is to be asked by now.
-    fn ask(&mut self, current: Instant) {
+    fn ask(&mut self, current: Instant) -> io::Result<()> {
         let Some(interval) = self.interval else {
             while let Some(index) = self.idle.pop() {
                 self.askers[index].asked_at = current;
-                self.engine.send_lasting(index, self.request);
+                self.send(index, self.request)?;
             }
-            return;
+            return Ok(());
         };
         while self.next_at <= current {
             self.late.push_back(self.next_at);
@@ -215,8 +267,17 @@ impl<'uring> Load<'uring> {
             && let Some(moment) = self.late.pop_front()
         {
             self.askers[index].asked_at = moment;
-            self.engine.send_lasting(index, self.request);
+            self.send(index, self.request)?;
         }
+        Ok(())
+    }
+
+    fn send(&mut self, index: usize, bytes: &'static [u8]) -> io::Result<()> {
+        match &mut self.askers[index].tls {
+            None => self.engine.send_lasting(index, bytes),
+            Some(tls) => self.engine.send(index, &sealed::seal(tls, bytes)?),
+        }
+        Ok(())
     }
 
     /// Sees to it that the next turn ends in time.
@@ -238,10 +299,16 @@ impl<'uring> Load<'uring> {
         Ok(())
     }
 
-    fn received(&mut self, index: usize, span: engine::Span, current: Instant) {
+    fn received(&mut self, index: usize, span: engine::Span, current: Instant) -> io::Result<()> {
         let asker = &mut self.askers[index];
+        let mut bytes = self.engine.bytes(&span);
+        if let Some(tls) = &mut asker.tls {
+            self.text.clear();
+            sealed::open(tls, bytes, &mut self.text)?;
+            bytes = &self.text;
+        }
         let (mut ready, mut errors, mut wants_copy) = (false, 0, false);
-        asker.scanner.scan(self.engine.bytes(&span), |tag| match tag {
+        asker.scanner.scan(bytes, |tag| match tag {
             b'Z' => ready = true,
             b'E' => errors += 1,
             b'G' => wants_copy = true,
@@ -254,9 +321,9 @@ impl<'uring> Load<'uring> {
         }
         if wants_copy {
             for _ in 0..BLOCKS {
-                self.engine.send_lasting(index, self.copied);
+                self.send(index, self.copied)?;
             }
-            self.engine.send_lasting(index, &[b'c', 0, 0, 0, 4]);
+            self.send(index, &[b'c', 0, 0, 0, 4])?;
         }
         if ready {
             self.queries += 1;
@@ -264,6 +331,7 @@ impl<'uring> Load<'uring> {
             self.histogram.saturating_record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
             self.idle.push(index);
         }
+        Ok(())
     }
 }
 

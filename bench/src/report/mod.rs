@@ -4,6 +4,7 @@ mod page;
 mod plot;
 mod table;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -18,6 +19,9 @@ pub struct Report {
     pub machine: String,
     /// The commit that was measured, as far as git knows.
     pub commit: String,
+    /// Who is compared with besides PgBouncer and the floor: [`Row::ratio_peers`].
+    #[serde(default)]
+    pub peers: Vec<String>,
     /// What was measured.
     pub rows: Vec<Row>,
     /// How latencies are spread.
@@ -55,6 +59,9 @@ pub struct Row {
     pub ratio_pgbouncer: Option<f64>,
     /// By the bare relay's.
     pub ratio_floor: Option<f64>,
+    /// By those of peers that were given by hand.
+    #[serde(default)]
+    pub ratio_peers: BTreeMap<String, f64>,
     /// By the first subject's of the same workload.
     pub ratio_first: Option<f64>,
 }
@@ -83,12 +90,18 @@ impl Report {
             uname.machine().to_string_lossy(),
             crate::cpu::cores()
         );
-        Self { machine, commit, rows: Vec::new(), curves: Vec::new(), notes: Vec::new() }
+        Self { machine, commit, peers: Vec::new(), rows: Vec::new(), curves: Vec::new(), notes: Vec::new() }
     }
 
     /// Whether a subject has a figure of a cell.
     pub fn has(&self, cell: &Cell<'_>, subject: &str) -> bool {
         self.rows.iter().any(|row| row.subject == subject && row.is_of(cell))
+    }
+
+    /// A figure of a cell.
+    pub fn median(&self, cell: &Cell<'_>, subject: &str, metric: &str) -> Option<f64> {
+        let row = self.rows.iter().find(|row| row.subject == subject && row.metric == metric && row.is_of(cell));
+        row.map(|row| row.median)
     }
 
     /// Reads one that was written.
@@ -140,6 +153,21 @@ fn groups(rows: &[Row]) -> Vec<(String, &str, Vec<&Row>)> {
     groups
 }
 
+/// Ratios of a group: what they are by, and the figure of each row. Only those that a row has; by the first one where no other is.
+fn ratios<'a>(peers: &'a [String], rows: &[&Row]) -> Vec<(&'a str, Vec<Option<f64>>)> {
+    type Of<'a> = Box<dyn Fn(&Row) -> Option<f64> + 'a>;
+    let known: [(&str, Of<'_>); 2] =
+        [("pgbouncer", Box::new(|row| row.ratio_pgbouncer)), ("floor", Box::new(|row| row.ratio_floor))];
+    let by_hand = peers.iter().map(|peer| (peer.as_str(), Box::new(|row: &Row| row.ratio_peers.get(peer).copied()) as Of<'_>));
+    let of = |(name, ratio): (&'a str, Of<'_>)| (name, rows.iter().map(|row| ratio(row)).collect::<Vec<_>>());
+    let mut all: Vec<_> = known.into_iter().chain(by_hand).map(of).collect();
+    all.retain(|(_, ratios)| ratios.iter().any(Option::is_some));
+    if all.is_empty() && rows.len() > 1 {
+        all.push(of(("first", Box::new(|row| row.ratio_first))));
+    }
+    all
+}
+
 /// A figure with as many digits as it deserves.
 fn figure(value: f64) -> String {
     match value.abs() {
@@ -184,6 +212,7 @@ mod tests {
             rounds: 3,
             ratio_pgbouncer: Some(0.5),
             ratio_floor: None,
+            ratio_peers: BTreeMap::new(),
             ratio_first: Some(1.0),
         }
     }

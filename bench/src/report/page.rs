@@ -1,6 +1,6 @@
 //! The report as one page of HTML that loads nothing.
 
-use super::{Report, Row, figure, groups, plot, ratio};
+use super::{Report, Row, figure, groups, plot, ratio, ratios};
 
 const STYLE: &str = "\
 :root { color-scheme: light dark; }
@@ -36,7 +36,7 @@ pub fn page(report: &Report) -> Result<String, String> {
         }
         let unit = rows.first().map_or("", |row| &row.unit);
         body += &format!("<h3>{} <span class=\"quiet\">({})</span></h3>\n{}\n", escape(metric), escape(unit), plot::bars(&rows)?);
-        body += &table(&rows);
+        body += &table(&report.peers, &rows);
     }
     if !report.notes.is_empty() {
         let notes: String = report.notes.iter().map(|note| format!("<li>{}</li>\n", escape(note))).collect();
@@ -48,7 +48,8 @@ pub fn page(report: &Report) -> Result<String, String> {
     ))
 }
 
-fn table(rows: &[&Row]) -> String {
+fn table(peers: &[String], rows: &[&Row]) -> String {
+    let ratios = ratios(peers, rows);
     let cell = |value: Option<f64>| {
         let class = match value {
             Some(value) if value < 0.995 => " class=\"low\"",
@@ -57,19 +58,19 @@ fn table(rows: &[&Row]) -> String {
         };
         format!("<td{class}>{}</td>", ratio(value))
     };
-    let line = |row: &&Row| {
+    let line = |(index, row): (usize, &&Row)| {
         let [median, low, high] = [row.median, row.low, row.high].map(figure);
-        let (pgbouncer, floor) = (cell(row.ratio_pgbouncer), cell(row.ratio_floor));
+        let cells: String = ratios.iter().map(|(_, ratios)| cell(ratios[index])).collect();
         let rounds = row.rounds;
         format!(
-            "<tr><td>{}</td><td>{median}</td><td>{low}</td><td>{high}</td><td>{rounds}</td>{pgbouncer}{floor}</tr>\n",
+            "<tr><td>{}</td><td>{median}</td><td>{low}</td><td>{high}</td><td>{rounds}</td>{cells}</tr>\n",
             escape(&row.subject)
         )
     };
-    let lines: String = rows.iter().map(line).collect();
+    let lines: String = rows.iter().enumerate().map(line).collect();
+    let headings: String = ratios.iter().map(|(name, _)| format!("<th>÷ {}</th>", escape(name))).collect();
     format!(
-        "<table>\n<tr><th>subject</th><th>median</th><th>low</th><th>high</th><th>rounds</th><th>÷ pgbouncer</th><th>÷ floor</th></tr>\n\
-         {lines}</table>\n"
+        "<table>\n<tr><th>subject</th><th>median</th><th>low</th><th>high</th><th>rounds</th>{headings}</tr>\n{lines}</table>\n"
     )
 }
 

@@ -1,6 +1,6 @@
 //! The report as text.
 
-use super::{Report, Row, figure, groups, ratio};
+use super::{Report, Row, figure, groups, ratio, ratios};
 
 impl Report {
     /// A line for each row, in groups.
@@ -13,27 +13,19 @@ impl Report {
                 last = title;
             }
             let unit = rows.first().map_or("", |row| &row.unit);
-            text += &format!(
-                "  {:<30} {:>10} {:>10} {:>10} {:>12} {:>10}\n",
-                format!("{metric} ({unit})"),
-                "median",
-                "low",
-                "high",
-                "÷ pgbouncer",
-                "÷ floor"
-            );
-            let figures = |row: &Row| {
-                format!(
-                    "    {:<28} {:>10} {:>10} {:>10} {:>12} {:>10}\n",
-                    row.subject,
-                    figure(row.median),
-                    figure(row.low),
-                    figure(row.high),
-                    ratio(row.ratio_pgbouncer),
-                    ratio(row.ratio_floor)
-                )
+            let ratios = ratios(&self.peers, &rows);
+            let line = |first: &str, figures: [&str; 3], ratios: &mut dyn Iterator<Item = String>| {
+                let [median, low, high] = figures;
+                let ratios: String = ratios.map(|ratio| format!(" {ratio:>12}")).collect();
+                format!("  {first:<36} {median:>10} {low:>10} {high:>10}{ratios}\n")
             };
-            rows.into_iter().for_each(|row| text += &figures(row));
+            let headings = &mut ratios.iter().map(|(name, _)| format!("÷ {name}"));
+            text += &line(&format!("{metric} ({unit})"), ["median", "low", "high"], headings);
+            for (index, row) in rows.iter().enumerate() {
+                let [median, low, high] = &[row.median, row.low, row.high].map(figure);
+                let of_row = &mut ratios.iter().map(|(_, of_rows)| ratio(of_rows[index]));
+                text += &line(&format!("  {}", row.subject), [median, low, high], of_row);
+            }
         }
         for note in &self.notes {
             text += &format!("\n{note}");

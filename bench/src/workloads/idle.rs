@@ -12,7 +12,23 @@ use crate::cell::{Cell, Sample};
 use crate::cpu;
 use crate::outcome::Protocol;
 use crate::stage::{Asked, Stage};
-use crate::subjects::{Login, Programs, Subject, haproxy, pgbouncer};
+use crate::subjects::{Login, Programs, Subject, haproxy};
+use crate::workloads::tls::{Certificates, Sides};
+
+/// The same for clients that encrypt.
+///
+/// # Errors
+/// A subject does not start.
+pub fn tls(stage: &mut Stage<'_>) -> Result<(), String> {
+    let server = stage.server();
+    let certificates = Certificates::issue();
+    let subjects = certificates.poolers(stage, server, Sides { client: true, server: false })?;
+    let subjects: Vec<&Subject> = subjects.iter().collect();
+    let clients = 1000;
+    let cell = Cell { workload: "idle/tls", protocol: Some("simple"), clients };
+    stage.measure(&cell, &subjects, 1, |programs, subject| measure(programs, subject, clients));
+    Ok(())
+}
 
 /// Each time with processes that have just been started, because memory is not given back.
 ///
@@ -21,15 +37,18 @@ use crate::subjects::{Login, Programs, Subject, haproxy, pgbouncer};
 pub fn run(stage: &mut Stage<'_>) -> Result<(), String> {
     let server = stage.server();
     let files = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
-    for &clients in stage.depth.choose(&[1000][..], &[1000, 5000], &[1000, 9000, 19_000]) {
-        // HAProxy and the floor have two files for each client.
-        if files < clients as u64 + 100 {
-            stage.note(format!("idle, {clients} clients: needs as many open files, and {files} are allowed (ulimit -Hn)"));
-            continue;
+    for &clients in stage.depth.choose(&[1000][..], &[1000, 10_000], &[1000, 10_000, 20_000]) {
+        let most = usize::try_from(files.saturating_sub(200)).unwrap_or(usize::MAX);
+        if most < clients {
+            stage.note(format!(
+                "idle: {most} clients in the place of {clients}, because {files} open files are allowed (ulimit -Hn)"
+            ));
         }
+        let clients = clients.min(most);
         let mut subjects = vec![stage.domicile(server)?];
-        subjects.extend(pgbouncer("pgbouncer", server, Login::Trust, "")?);
-        if files > 2 * clients as u64 + 100 {
+        subjects.extend(stage.pgbouncers(server, Login::Trust, "")?);
+        // It has two files for each client.
+        if most >= 2 * clients {
             subjects.extend(haproxy(server)?);
         }
         let subjects: Vec<&Subject> = subjects.iter().collect();
@@ -43,11 +62,14 @@ fn measure(programs: &Programs, subject: &Subject, clients: usize) -> Result<Sam
     let process = subject.process.ok_or("no process")?;
     // Buffers that all clients share have been used once when it begins.
     let asked =
-        Asked { work: Work::Row8192, protocol: Protocol::Extended, clients: 64, rate: None, window: Duration::from_millis(1000) };
+        Asked { work: Work::Row8192, protocol: Protocol::Extended, clients: 4, rate: None, window: Duration::from_millis(1000) };
     programs.load(subject, &asked)?;
     let before = cpu::resident_bytes(process);
     let mut command = Command::new(&programs.bench);
     command.args(["idle", &subject.address.to_string(), "--clients", &clients.to_string()]);
+    if let Some(authority) = &subject.authority {
+        command.arg("--authority").arg(authority);
+    }
     let (reader, writer) = std::io::pipe().map_err(|error| error.to_string())?;
     let (input, keep) = std::io::pipe().map_err(|error| error.to_string())?;
     command.stdin(Stdio::from(input)).stdout(Stdio::from(writer.try_clone().map_err(|error| error.to_string())?));

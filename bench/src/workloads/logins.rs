@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::cell::{Cell, Sample};
 use crate::stage::{Stage, outcome};
-use crate::subjects::{self, Login, Subject, haproxy, pgbouncer, verifier};
+use crate::subjects::{self, Login, Subject, haproxy, verifier};
+use crate::workloads::tls::{Certificates, Sides};
 
 const CLIENTS: usize = 8;
 
@@ -25,6 +26,17 @@ pub fn scram(stage: &mut Stage<'_>) -> Result<(), String> {
     run(stage, "login/scram", Login::Scram)
 }
 
+/// Everybody is let in who encrypts, each time with a whole handshake.
+///
+/// # Errors
+/// A subject does not start.
+pub fn tls(stage: &mut Stage<'_>) -> Result<(), String> {
+    let certificates = Certificates::issue();
+    let all = certificates.poolers(stage, stage.server(), Sides { client: true, server: false })?;
+    measure(stage, "login/tls", &all);
+    Ok(())
+}
+
 fn run(stage: &mut Stage<'_>, workload: &str, login: Login) -> Result<(), String> {
     let server = stage.server();
     let mut all = Vec::new();
@@ -35,11 +47,16 @@ fn run(stage: &mut Stage<'_>, workload: &str, login: Login) -> Result<(), String
             configuration.users = vec![("postgres".to_owned(), verifier())];
         })?],
     });
-    all.extend(pgbouncer("pgbouncer", server, login, "")?);
+    all.extend(stage.pgbouncers(server, login, "")?);
     if login == Login::Trust {
         all.push(stage.programs.floor(server)?);
         all.extend(haproxy(server)?);
     }
+    measure(stage, workload, &all);
+    Ok(())
+}
+
+fn measure(stage: &mut Stage<'_>, workload: &str, all: &[Subject]) {
     let subjects: Vec<&Subject> = all.iter().collect();
     let window = Duration::from_millis(stage.depth.choose(600, 1500, 3000));
     let cell = Cell { workload, protocol: None, clients: CLIENTS };
@@ -49,6 +66,9 @@ fn run(stage: &mut Stage<'_>, workload: &str, login: Login) -> Result<(), String
         command.args(["--core", &subjects::load_core().to_string(), "logins", &subject.address.to_string()]);
         command.args(["--clients", &CLIENTS.to_string(), "--window", &window.as_millis().to_string()]);
         command.args(["--process", &process.to_string()]);
+        if let Some(authority) = &subject.authority {
+            command.arg("--authority").arg(authority);
+        }
         let outcome = outcome(command, window)?;
         let logins = outcome.queries as f64;
         Ok(Sample {
@@ -59,5 +79,4 @@ fn run(stage: &mut Stage<'_>, workload: &str, login: Login) -> Result<(), String
             curve: Vec::new(),
         })
     });
-    Ok(())
 }

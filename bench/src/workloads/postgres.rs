@@ -10,6 +10,7 @@ use crate::cell::{Cell, Sample};
 use crate::cpu;
 use crate::stage::Stage;
 use crate::subjects::{Programs, Subject, server_core};
+use crate::workloads::tls::{Certificates, Sides};
 
 const CLIENTS: usize = 16;
 
@@ -17,11 +18,12 @@ const CLIENTS: usize = 16;
 ///
 /// # Errors
 /// It does not start, or there is no PostgreSQL here.
-pub fn cluster() -> Result<Cluster, String> {
-    let options = Options { name: "bench", connections_max: 200, settings: &QUIET, ..Default::default() };
+pub fn cluster(more: &[(&str, &str)]) -> Result<Cluster, String> {
+    let settings = [&QUIET, more].concat();
+    let options = Options { name: "bench", connections_max: 200, settings: &settings, ..Default::default() };
     let cluster = Cluster::start(&options)?;
     cluster.execute("postgres", "CREATE DATABASE demo")?;
-    pgbench(&cluster.address().port().to_string(), &["-i", "-q"])?;
+    pgbench(&cluster.address().port().to_string(), "disable", &["-i", "-q"])?;
     cpu::pin(cluster.process_id(), server_core());
     Ok(cluster)
 }
@@ -30,9 +32,10 @@ pub fn cluster() -> Result<Cluster, String> {
 const QUIET: [(&str, &str); 2] = [("log_statement", "none"), ("log_min_duration_statement", "-1")];
 
 /// Runs pgbench; what it says.
-fn pgbench(port: &str, arguments: &[&str]) -> Result<String, String> {
+fn pgbench(port: &str, sslmode: &str, arguments: &[&str]) -> Result<String, String> {
     let mut command = Command::new(program::need("pgbench")?);
     command.args(arguments).args(["-h", "127.0.0.1", "-U", "postgres", "-p", port, "demo"]).env("PGPASSWORD", "postgres");
+    command.env("PGSSLMODE", sslmode);
     let output = program::run(command, "", Duration::from_secs(60)).map_err(|error| error.to_string())?;
     let said = program::both(&output);
     if output.status.success() { Ok(said) } else { Err(said) }
@@ -43,16 +46,36 @@ fn pgbench(port: &str, arguments: &[&str]) -> Result<String, String> {
 /// # Errors
 /// A subject does not start.
 pub fn select(stage: &mut Stage<'_>) -> Result<(), String> {
-    let cluster = cluster()?;
+    let cluster = cluster(&[])?;
     let mut subjects = stage.everybody(cluster.address(), None)?;
     subjects.push(Programs::direct(cluster.address()));
+    run(stage, "postgres/select", &subjects);
+    Ok(())
+}
+
+/// The same over TLS to who is measured.
+///
+/// # Errors
+/// A subject does not start.
+pub fn tls(stage: &mut Stage<'_>) -> Result<(), String> {
+    let certificates = Certificates::issue();
+    let [certificate, key] =
+        [&certificates.files().certificate, &certificates.files().key].map(|file| file.display().to_string());
+    let cluster = cluster(&[("ssl", "on"), ("ssl_cert_file", &certificate), ("ssl_key_file", &key)])?;
+    let sides = Sides { client: true, server: false };
+    let mut subjects = certificates.poolers(stage, cluster.address(), sides)?;
+    subjects.push(certificates.asked(Programs::direct(cluster.address()), sides));
+    run(stage, "postgres/tls", &subjects);
+    Ok(())
+}
+
+fn run(stage: &mut Stage<'_>, workload: &str, subjects: &[Subject]) {
     let subjects: Vec<&Subject> = subjects.iter().collect();
     for protocol in stage.depth.choose(&["simple"][..], &["simple", "prepared"], &["simple", "extended", "prepared"]) {
-        let cell = Cell { workload: "postgres/select", protocol: Some(protocol), clients: CLIENTS };
+        let cell = Cell { workload, protocol: Some(protocol), clients: CLIENTS };
         let seconds = stage.depth.choose("1", "3", "5");
         stage.measure(&cell, &subjects, stage.depth.choose(2, 5, 7), |_, subject| measure(subject, protocol, seconds));
     }
-    Ok(())
 }
 
 /// One run of pgbench.
@@ -64,7 +87,8 @@ pub fn measure(subject: &Subject, protocol: &str, seconds: &str) -> Result<Sampl
     let before = used();
     let clients = CLIENTS.to_string();
     let port = subject.address.port().to_string();
-    let said = pgbench(&port, &["-S", "-n", "-M", protocol, "-c", &clients, "-j", "1", "-T", seconds])?;
+    let sslmode = if subject.authority.is_some() { "require" } else { "disable" };
+    let said = pgbench(&port, sslmode, &["-S", "-n", "-M", protocol, "-c", &clients, "-j", "1", "-T", seconds])?;
     let queries = said.lines().find_map(|line| line.strip_prefix("number of transactions actually processed: "));
     let queries = queries.and_then(|count| count.trim().parse::<f64>().ok()).filter(|count| *count > 0.0);
     let queries = queries.ok_or_else(|| format!("pgbench has done nothing: {said}"))?;
