@@ -3,11 +3,10 @@
 //! A user that does not exist and a password that is wrong go through the same messages and end in the same words. What a client
 //! is entitled to is not decided here.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use zeroize::Zeroizing;
 
 use super::hba::Demand;
 use super::md5;
@@ -15,9 +14,10 @@ use super::oauth;
 use super::random::Chance;
 use super::refusal::Refusal;
 use super::scram::{self, Keys, ScramError, ServerFinal, ServerFirst, Verifier, equal};
+use super::stretch::Derivation;
 use super::token;
 use super::transport::Transport;
-use crate::config::{AuthMethod, Jwt, Password, Secret};
+use crate::config::{AuthMethod, Jwt, Secret};
 use crate::limits::SCRAM_ITERATIONS_MAX;
 use crate::observe::LoginOutcome;
 use crate::policy::Claims;
@@ -37,8 +37,6 @@ const WRONG_PASSWORD: &str = "the password is wrong";
 pub struct Authenticator {
     /// Random, the same for the life of the process.
     process_secret: [u8; 32],
-    /// Verifiers of the users whose passwords are known in clear text, made at their first login. Never more than there are users.
-    derived: RefCell<HashMap<String, (Password, Verifier)>>,
 }
 
 /// How a login goes on.
@@ -47,6 +45,28 @@ pub enum Progress {
     Admitted(Bytes, Shown),
     /// Send the bytes, then wait for the client's answer.
     Ask(Box<Exchange>, Bytes),
+    /// Stretch the password, then go on.
+    Stretch(Box<Stretching>, Derivation),
+}
+
+/// Waits for a password to be stretched.
+pub struct Stretching {
+    user: String,
+    doomed: Option<&'static str>,
+    purpose: Purpose,
+}
+
+enum Purpose {
+    /// The user's own, to ask for SCRAM as a server would that has it stored.
+    Store { salt: Vec<u8>, iterations: u32, opening: Opening },
+    /// One that the client has sent, to be compared with what is stored.
+    Compare { stored_key: Zeroizing<[u8; 32]> },
+}
+
+/// How an exchange by SCRAM begins, whatever the secret.
+struct Opening {
+    nonce: String,
+    end_point: Option<Box<[u8]>>,
 }
 
 /// What a client has shown beside being who it says.
@@ -90,7 +110,7 @@ enum Expected {
 impl Authenticator {
     /// From `process_secret` come the salts for users that have none.
     pub fn new(process_secret: [u8; 32]) -> Self {
-        Self { process_secret, derived: RefCell::default() }
+        Self { process_secret }
     }
 
     /// Begins the login of `user`, who is asked for this, has this secret and comes by `transport`; an unknown user has none.
@@ -114,12 +134,9 @@ impl Authenticator {
             (AuthMethod::Password, _) => ask(user, unknown, Expected::Password(secret.cloned()), authentication_cleartext()),
             // As in PostgreSQL and PgBouncer: a user who has a SCRAM verifier proves it by SCRAM under `md5` too.
             (AuthMethod::ScramSha256, _) | (AuthMethod::Md5, Some(Secret::Scram { .. })) => {
-                let (verifier, unusable) = self.verifier(user, secret);
-                let doomed = demand.doomed.or(unusable);
                 let end_point = transport.tls.as_ref().and_then(|tls| tls.server_end_point.clone());
-                let first = ServerFirst::new(verifier, doomed.is_some(), scram::nonce(&chance.nonce), end_point);
-                let offer = authentication_sasl(first.mechanisms());
-                ask(user, doomed, Expected::Mechanism(first), offer)
+                let opening = Opening { nonce: scram::nonce(&chance.nonce), end_point };
+                self.scram(user, demand.doomed, secret, opening)
             }
             (AuthMethod::Md5, _) => {
                 let digest = match secret {
@@ -132,26 +149,19 @@ impl Authenticator {
         }
     }
 
-    /// What `user` has to prove, and why it can not be proved, if so.
-    fn verifier(&self, user: &str, secret: Option<&Secret>) -> (Verifier, Option<&'static str>) {
+    fn scram(&self, user: &str, doomed: Option<&'static str>, secret: Option<&Secret>, opening: Opening) -> Progress {
         match secret {
             Some(Secret::Plain(password)) => {
-                // One that is looked up may have changed since.
-                if let Some((_, verifier)) = self.derived.borrow().get(user).filter(|(of, _)| of == password) {
-                    return (verifier.clone(), None);
-                }
-                let salt = self.salt(user);
-                let keys = Keys::derive(password.reveal().as_bytes(), &salt, scram::ITERATIONS);
-                let verifier = keys.verifier(&salt, scram::ITERATIONS);
-                self.derived.borrow_mut().insert(user.to_owned(), (password.clone(), verifier.clone()));
-                (verifier, None)
+                let (salt, iterations) = (self.salt(user), scram::ITERATIONS);
+                let derivation = Derivation::of_known(password.reveal(), &salt, iterations);
+                stretch(user, doomed, Purpose::Store { salt, iterations, opening }, derivation)
             }
             Some(Secret::Scram { iterations, salt, stored_key, server_key }) => {
                 let (stored_key, server_key) = (**stored_key, **server_key);
-                (Verifier { iterations: *iterations, salt: salt.clone(), stored_key, server_key }, None)
+                opening.ask(user, doomed, Verifier { iterations: *iterations, salt: salt.clone(), stored_key, server_key })
             }
-            Some(Secret::Md5(_)) => (self.mock_verifier(user), Some(UNUSABLE_SECRET)),
-            None => (self.mock_verifier(user), Some(UNKNOWN_USER)),
+            Some(Secret::Md5(_)) => opening.ask(user, doomed.or(Some(UNUSABLE_SECRET)), self.mock_verifier(user)),
+            None => opening.ask(user, doomed.or(Some(UNKNOWN_USER)), self.mock_verifier(user)),
         }
     }
 
@@ -165,6 +175,44 @@ impl Authenticator {
         let key = scram::hmac(&self.process_secret, &[b"key of ", user.as_bytes()]);
         Verifier { iterations: scram::ITERATIONS, salt: self.salt(user), stored_key: key, server_key: key }
     }
+}
+
+impl Opening {
+    fn ask(self, user: &str, doomed: Option<&'static str>, verifier: Verifier) -> Progress {
+        let first = ServerFirst::new(verifier, doomed.is_some(), self.nonce, self.end_point);
+        let offer = authentication_sasl(first.mechanisms());
+        ask(user, doomed, Expected::Mechanism(first), offer)
+    }
+}
+
+impl Stretching {
+    /// Goes on with what the password has stretched to.
+    ///
+    /// # Errors
+    /// 28P01 if it is not the user's.
+    pub fn resume(self, keys: Keys) -> Result<Progress, Refusal> {
+        let Self { user, doomed, purpose } = self;
+        match purpose {
+            Purpose::Store { salt, iterations, opening } => Ok(opening.ask(&user, doomed, keys.verifier(&salt, iterations))),
+            Purpose::Compare { stored_key } => {
+                let keys = Some(keys).filter(|keys| keys.open(&stored_key));
+                settle(&user, doomed, keys.map(|keys| Shown { claims: None, keys: Some(keys) }))
+            }
+        }
+    }
+}
+
+/// A password, or the answer to a challenge, is right if there is something that it has shown.
+fn settle(user: &str, doomed: Option<&'static str>, shown: Option<Shown>) -> Result<Progress, Refusal> {
+    match (shown, doomed) {
+        (Some(shown), None) => Ok(Progress::Admitted(Bytes::new(), shown)),
+        (_, Some(why)) => Err(Refusal::password(user, why)),
+        (None, None) => Err(Refusal::password(user, WRONG_PASSWORD)),
+    }
+}
+
+fn stretch(user: &str, doomed: Option<&'static str>, purpose: Purpose, derivation: Derivation) -> Progress {
+    Progress::Stretch(Box::new(Stretching { user: user.to_owned(), doomed, purpose }), derivation)
 }
 
 fn ask(user: &str, doomed: Option<&'static str>, expected: Expected, question: Bytes) -> Progress {
@@ -181,17 +229,10 @@ impl Exchange {
         let Self { user, expected, doomed } = self;
         let failed = |cause| Refusal::password(&user, doomed.unwrap_or(cause));
         match expected {
-            Expected::Password(secret) => {
-                let password = password(body)?;
-                match secret.and_then(|secret| shown(&secret, &user, password)) {
-                    Some(shown) if doomed.is_none() => Ok(Progress::Admitted(Bytes::new(), shown)),
-                    Some(_) | None => Err(failed(WRONG_PASSWORD)),
-                }
-            }
+            Expected::Password(secret) => compare(&user, doomed, secret, password(body)?),
             Expected::Md5(digest, salt) => {
                 let proven = equal(password(body)?, &md5::answer(&digest, salt));
-                let admitted = || Progress::Admitted(Bytes::new(), Shown::default());
-                (proven && doomed.is_none()).then(admitted).ok_or_else(|| failed(WRONG_PASSWORD))
+                settle(&user, doomed, proven.then(Shown::default))
             }
             Expected::Token(jwt) => match (check(jwt.as_deref(), password(body)?, &user), doomed) {
                 (Ok(claims), None) => Ok(Progress::Admitted(Bytes::new(), Shown { claims: Some(claims), keys: None })),
@@ -264,7 +305,7 @@ fn scram_refusal(error: ScramError) -> Refusal {
     match error {
         ScramError::Malformed(detail) => Refusal::malformed("malformed SCRAM message").with_detail(detail),
         ScramError::Unsupported(what) => Refusal::new(LoginOutcome::Unsupported, SqlState::FEATURE_NOT_SUPPORTED, what),
-        ScramError::Mismatch | ScramError::OtherVerifier => Refusal::malformed("invalid SCRAM response"),
+        ScramError::Mismatch => Refusal::malformed("invalid SCRAM response"),
         ScramError::Downgraded => channel_binding("SCRAM channel binding negotiation error").with_detail(
             "The client supports SCRAM channel binding but thinks the server does not. However, this server does support channel binding.",
         ),
@@ -286,17 +327,18 @@ fn password(body: &[u8]) -> Result<&[u8], Refusal> {
     }
 }
 
-/// What a password in clear text shows, if it is the user's.
-fn shown(secret: &Secret, user: &str, password: &[u8]) -> Option<Shown> {
-    match secret {
-        Secret::Plain(expected) => equal(password, expected.reveal().as_bytes()).then(Shown::default),
-        Secret::Md5(expected) => equal(&md5::digest(password, user), &**expected).then(Shown::default),
-        Secret::Scram { iterations, salt, stored_key, server_key } => {
-            // The count comes from the users file; past the bound it would only stall everyone else's logins.
-            let (stored_key, server_key) = (**stored_key, **server_key);
-            let verifier = Verifier { iterations: *iterations, salt: salt.clone(), stored_key, server_key };
-            let keys = (*iterations <= SCRAM_ITERATIONS_MAX).then(|| verifier.keys_of(password)).flatten()?;
-            Some(Shown { claims: None, keys: Some(keys) })
+/// Whether a password in clear text is the user's.
+fn compare(user: &str, doomed: Option<&'static str>, secret: Option<Secret>, password: &[u8]) -> Result<Progress, Refusal> {
+    let proven = match secret {
+        None => false,
+        Some(Secret::Plain(expected)) => equal(password, expected.reveal().as_bytes()),
+        Some(Secret::Md5(expected)) => equal(&md5::digest(password, user), &*expected),
+        // The count is a setting somewhere; past the bound it is a mistake.
+        Some(Secret::Scram { iterations, .. }) if iterations > SCRAM_ITERATIONS_MAX => false,
+        Some(Secret::Scram { iterations, salt, stored_key, .. }) => {
+            let derivation = Derivation::of_guess(password, &salt, iterations);
+            return Ok(stretch(user, doomed, Purpose::Compare { stored_key }, derivation));
         }
-    }
+    };
+    settle(user, doomed, proven.then(Shown::default))
 }

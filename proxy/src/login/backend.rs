@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
 
 use super::backend_login::{BackendLogin, Credentials, Fault, Progress, ServerFacts};
@@ -213,9 +213,15 @@ impl Desk {
                 input.extend_from_slice(&bytes);
                 continue;
             };
-            let progress = login.receive(tag, &message, &mut self.keys.borrow_mut());
-            match progress {
+            match login.receive(tag, &message) {
                 Ok(Progress::Read) => {}
+                Ok(Progress::Stretch(derivation)) => {
+                    let keys = timeout_at(deadline, node.stretcher.keys(derivation)).await;
+                    let keys = keys.map_err(io::Error::from).map_err(unreachable)?.map_err(unreachable)?;
+                    if let Some(answer) = login.stretched(&keys) {
+                        socket.write_all(answer.into()).await.map_err(unreachable)?;
+                    }
+                }
                 Ok(Progress::Send(answer)) => socket.write_all(answer.into()).await.map_err(unreachable)?,
                 // A server that has nothing to answer has nothing to say.
                 Ok(Progress::Ready) if input.is_empty() => return Ok((socket.into_connection(), login.facts, address)),

@@ -3,13 +3,13 @@
 //! The server is believed nothing before it has proved what the method lets it prove. It may not ask for a weaker proof than is
 //! configured, may not make us work or remember without bound, and every message that has no place here ends the connection.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::md5;
-use super::scram::{self, Channel, ClientFinal, ClientFirst, Keys, ScramError};
+use super::scram::{self, Channel, ClientChallenged, ClientFinal, ClientFirst, Keys, ScramError};
+use super::stretch::Derivation;
 use crate::config::{BackendMethod, RequireAuth, Secret};
 use crate::limits::BACKEND_MESSAGE_BYTES_MAX;
 use crate::pool::Parameters;
@@ -24,8 +24,10 @@ use crate::wire::{CancelSecret, SqlState, parse_error, tag};
 
 /// Bytes of all messages of one login. PostgreSQL needs some 500.
 const LOGIN_BYTES_MAX: usize = BACKEND_MESSAGE_BYTES_MAX;
-/// Stretched passwords that are remembered.
-const KEYS_MAX: usize = 1024;
+
+/// Why keys that a client has shown do not open this server.
+const OTHER_VERIFIER: &str =
+    "its SCRAM verifier of the user is another one than the proxy has: give both the same, or set password for the node";
 
 /// As whom the proxy logs in.
 pub(super) struct Credentials {
@@ -72,6 +74,8 @@ enum State {
     PasswordSent,
     /// The client-first-message is out.
     ScramFirst(ClientFirst),
+    /// The server-first-message is in, and the password is being stretched.
+    ScramChallenged(ClientChallenged),
     /// The client-final-message is out.
     ScramFinal(ClientFinal),
     /// The server has proved that it knows the password too.
@@ -87,6 +91,8 @@ enum State {
 pub(super) enum Progress {
     /// With the next message.
     Read,
+    /// With [`BackendLogin::stretched`], once this has been done.
+    Stretch(Derivation),
     /// With an answer.
     Send(Bytes),
     /// It is over: the server is ready.
@@ -115,11 +121,11 @@ impl BackendLogin {
         Self { credentials, end_point, state: State::Started(nonce.into()), bytes_left: LOGIN_BYTES_MAX, facts }
     }
 
-    /// Takes one whole message of the server. `keys` remembers what passwords stretch to.
+    /// Takes one whole message of the server.
     ///
     /// # Errors
     /// The login has failed; there is nothing more to be done with this connection than to close it.
-    pub(super) fn receive(&mut self, tag: u8, message: &Bytes, keys: &mut KeyCache) -> Result<Progress, Fault> {
+    pub(super) fn receive(&mut self, tag: u8, message: &Bytes) -> Result<Progress, Fault> {
         self.bytes_left = self
             .bytes_left
             .checked_sub(message.len())
@@ -135,7 +141,7 @@ impl BackendLogin {
             (tag::backend::NOTICE_RESPONSE, state) => (state, Progress::Read),
             (tag::backend::AUTHENTICATION, state) => {
                 let request = Authentication::parse(body(message)).ok_or_else(|| malformed(tag))?;
-                self.authentication(state, request, keys)?
+                self.authentication(state, request)?
             }
             (tag::backend::PARAMETER_STATUS, State::Authenticated) => {
                 let (name, value) = parameter_status_fields(body(message)).ok_or_else(|| malformed(tag))?;
@@ -167,8 +173,16 @@ impl BackendLogin {
         Ok(progress)
     }
 
-    fn authentication(&self, state: State, request: Authentication<'_>, keys: &mut KeyCache) -> Result<(State, Progress), Fault> {
-        let Credentials { user, secret, keys: shown_keys, cleartext_allowed, .. } = &self.credentials;
+    /// The password has been stretched; what is to be sent. Nothing, if that was not asked for.
+    pub(super) fn stretched(&mut self, keys: &Keys) -> Option<Bytes> {
+        let State::ScramChallenged(challenged) = std::mem::replace(&mut self.state, State::Over) else { return None };
+        let (last, answer) = challenged.answer(keys);
+        self.state = State::ScramFinal(last);
+        Some(sasl_response(&answer))
+    }
+
+    fn authentication(&self, state: State, request: Authentication<'_>) -> Result<(State, Progress), Fault> {
+        let Credentials { user, secret, keys, cleartext_allowed, .. } = &self.credentials;
         // Before anything is sent: what it asks for in the wrong way, it gets nothing of.
         if let (State::Started(_), Some(method)) = (&state, method_of(&request)) {
             self.require(method)?;
@@ -204,22 +218,27 @@ impl BackendLogin {
                 if !is_offered(mechanism) {
                     return Err(Fault::Protocol(format!("it does not offer {mechanism}")));
                 }
-                if !matches!(secret, Some(Secret::Plain(_))) && shown_keys.is_none() {
+                if !matches!(secret, Some(Secret::Plain(_))) && keys.is_none() {
                     return Err(self.no_password(scram::MECHANISM));
                 }
                 let (first, message) = ClientFirst::begin(nonce.into(), channel);
                 Ok((State::ScramFirst(first), Progress::Send(sasl_initial(mechanism, &message))))
             }
             (State::ScramFirst(first), Authentication::SaslContinue(message)) => {
-                let derive = |salt: &[u8], iterations: u32| match secret {
-                    Some(Secret::Plain(plain)) => Some(keys.derive(plain.reveal().as_bytes(), salt, iterations)),
-                    Some(Secret::Scram { salt: of, iterations: rounds, .. }) if *of == salt && *rounds == iterations => {
-                        shown_keys.clone()
+                let challenged = first.receive(message).map_err(scram_fault)?;
+                match (secret, keys) {
+                    (Some(Secret::Plain(plain)), _) => {
+                        let derivation = Derivation::of_known(plain.reveal(), &challenged.salt, challenged.iterations);
+                        Ok((State::ScramChallenged(challenged), Progress::Stretch(derivation)))
                     }
-                    Some(Secret::Scram { .. } | Secret::Md5(_)) | None => None,
-                };
-                let (last, answer) = first.receive(message, derive).map_err(scram_fault)?;
-                Ok((State::ScramFinal(last), Progress::Send(sasl_response(&answer))))
+                    (Some(Secret::Scram { salt, iterations, .. }), Some(keys))
+                        if *salt == challenged.salt && *iterations == challenged.iterations =>
+                    {
+                        let (last, answer) = challenged.answer(keys);
+                        Ok((State::ScramFinal(last), Progress::Send(sasl_response(&answer))))
+                    }
+                    (Some(Secret::Scram { .. } | Secret::Md5(_)) | None, _) => Err(Fault::Protocol(OTHER_VERIFIER.to_owned())),
+                }
             }
             (State::ScramFinal(last), Authentication::SaslFinal(message)) => {
                 last.receive(message).map_err(scram_fault)?;
@@ -291,29 +310,5 @@ fn scram_fault(error: ScramError) -> Fault {
         ScramError::Mismatch | ScramError::Downgraded | ScramError::OtherChannel => {
             "it does not know the password itself (SCRAM server signature)".to_owned()
         }
-        ScramError::OtherVerifier => {
-            "its SCRAM verifier of the user is another one than the proxy has: give both the same, or set password for the node"
-                .to_owned()
-        }
     })
-}
-
-/// What passwords stretch to, so that a thousand logins with one password cost the work of one.
-#[derive(Default)]
-pub(super) struct KeyCache(HashMap<[u8; 32], Keys>);
-
-impl KeyCache {
-    fn derive(&mut self, password: &[u8], salt: &[u8], iterations: u32) -> Keys {
-        // Named by a hash, so that the password is not kept a second time.
-        let name = scram::hmac(b"name", &[&(salt.len() as u64).to_be_bytes(), salt, &iterations.to_be_bytes(), password]);
-        if let Some(keys) = self.0.get(&name) {
-            return keys.clone();
-        }
-        if self.0.len() >= KEYS_MAX {
-            self.0.clear();
-        }
-        let keys = Keys::derive(password, salt, iterations);
-        self.0.insert(name, keys.clone());
-        keys
-    }
 }

@@ -147,6 +147,7 @@ impl Desk {
                         return self.turn_away(&mut socket, &Refused::because(refusal), peer).await;
                     }
                 },
+                Step::Stretch(derivation) => conversation.set_keys(timeout_at(deadline, self.stretcher.keys(derivation)).await??),
                 Step::Close(outcome) => {
                     debug!(peer = shown, outcome = outcome.as_str(), "connection closed before login");
                     return Ok(outcome);

@@ -18,7 +18,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 
 use super::Rules;
 use super::admission::{self, Rejection};
-use super::authentication::{Exchange, Progress, Shown};
+use super::authentication::{Exchange, Progress, Shown, Stretching};
 use super::console;
 use super::greeting;
 use super::hba::{self, Demand};
@@ -26,6 +26,8 @@ use super::known::Known;
 use super::message::take;
 use super::random::Chance;
 use super::refusal::Refusal;
+use super::scram::Keys;
+use super::stretch::Derivation;
 use super::transport::{TlsPeer, Transport};
 use crate::admin::console::{Client, is_console};
 use crate::config::{Secret, TlsMode};
@@ -58,6 +60,10 @@ enum State {
     Found(Box<Begun>),
     /// A question is with the client.
     Authenticating(Box<StartupMessage>, Box<Exchange>),
+    /// A password is being stretched; the bytes are sent before whatever comes next.
+    Stretching(Box<StartupMessage>, Bytes, Box<Stretching>),
+    /// It has been.
+    Stretched(Box<StartupMessage>, Bytes, Box<Stretching>, Keys),
     /// The last step has been told.
     Over,
 }
@@ -81,6 +87,8 @@ pub enum Step {
     Encrypt(Bytes, Bytes),
     /// Look up the secret of this user, then go on with [`ClientLogin::found`].
     LookUp(String),
+    /// Stretch the password, then go on with [`ClientLogin::set_keys`].
+    Stretch(Derivation),
     /// Close without a word.
     Close(LoginOutcome),
     /// Cancel what a session does, then close without a word.
@@ -152,6 +160,13 @@ impl ClientLogin {
         }
     }
 
+    /// This is what the password of [`Step::Stretch`] stretches to.
+    pub fn set_keys(&mut self, keys: Keys) {
+        if let State::Stretching(startup, before, stretching) = std::mem::replace(&mut self.state, State::Over) {
+            self.state = State::Stretched(startup, before, stretching, keys);
+        }
+    }
+
     /// Takes what came from the client.
     pub fn receive(&mut self, bytes: &[u8]) {
         self.input.extend_from_slice(bytes);
@@ -160,7 +175,9 @@ impl ClientLogin {
     /// Who it says it is, while it is to prove that.
     pub fn claims_to_be(&self) -> Option<&str> {
         match &self.state {
-            State::Authenticating(startup, _) => Some(&startup.user),
+            State::Authenticating(startup, _) | State::Stretching(startup, ..) | State::Stretched(startup, ..) => {
+                Some(&startup.user)
+            }
             State::LookingUp(begun) | State::Found(begun) => Some(&begun.startup.user),
             State::Startup { .. } | State::Over => None,
         }
@@ -172,7 +189,12 @@ impl ClientLogin {
             State::Startup { ssl_asked, gss_asked } => self.startup(ssl_asked, gss_asked, rules, clients),
             State::Authenticating(startup, exchange) => self.authenticate(startup, exchange, rules),
             State::Found(begun) => self.ask(*begun, rules),
-            State::LookingUp(_) | State::Over => Step::Close(LoginOutcome::Failed),
+            State::Stretched(startup, before, stretching, keys) => match stretching.resume(keys) {
+                Ok(progress) => self.progress(startup, &before, progress, rules),
+                Err(refusal) => refuse(Some(&startup), refusal),
+            },
+            // Nobody asks before the answer is there.
+            State::LookingUp(_) | State::Stretching(..) | State::Over => Step::Close(LoginOutcome::Failed),
         }
     }
 
@@ -292,6 +314,10 @@ impl ClientLogin {
             Progress::Ask(exchange, question) => {
                 self.state = State::Authenticating(startup, exchange);
                 Step::Send([before, &question].concat().into())
+            }
+            Progress::Stretch(stretching, derivation) => {
+                self.state = State::Stretching(startup, Bytes::copy_from_slice(before), stretching);
+                Step::Stretch(derivation)
             }
             Progress::Admitted(last_word, Shown { claims, keys }) => {
                 let secret = rules.config.auth.users.get(&startup.user).or(self.known.secret.as_ref());

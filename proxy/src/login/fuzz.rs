@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::Rules;
-use super::backend_login::{BackendLogin, Credentials, Fault, KeyCache, Progress};
+use super::backend_login::{BackendLogin, Credentials, Fault, Progress};
 use super::conversation::{ClientLogin, Step};
 use super::random::Chance;
 use crate::config::{self, Password, RequireAuth, Secret};
@@ -64,6 +64,7 @@ fn conversation(rules: &Rules, pieces: &[&[u8]]) -> (Vec<u8>, bool) {
             match login.step(rules, 0) {
                 Step::Read => break,
                 Step::Send(answer) => told.extend_from_slice(&answer),
+                Step::Stretch(derivation) => login.set_keys(derivation.keys()),
                 Step::Close(_) | Step::Cancel(_) => return (told, true),
                 Step::Refuse(refused) => {
                     let message = refused.refusal.encode();
@@ -95,20 +96,21 @@ pub fn server(data: &[u8]) {
         require_auth: RequireAuth::default(),
     };
     let mut login = BackendLogin::new(credentials, "client".to_owned(), None);
-    let (mut splitter, mut at, mut keys) = (Splitter::default(), 0, KeyCache::default());
+    let (mut splitter, mut at) = (Splitter::default(), 0);
     let (mut is_asked, mut is_proved) = (false, false);
     while let Ok(Some(frame)) = splitter.next::<Malformed>(data, &mut at, |_, _| Ok(Mode::Gather)) {
         let Frame::Whole { tag, range } = frame else { return };
         let message = Bytes::copy_from_slice(data.get(range).unwrap_or_default());
         let code = message.get(5..9);
         is_asked |= tag == tag::backend::AUTHENTICATION && code == Some(&[0, 0, 0, 10]);
-        match login.receive(tag, &message, &mut keys) {
+        match login.receive(tag, &message) {
             Ok(Progress::Read) => is_proved |= is_asked && code == Some(&[0, 0, 0, 12]),
             Ok(Progress::Send(answer)) => assert!(memchr::memmem::find(&answer, b"the password").is_none()),
+            Ok(Progress::Stretch(derivation)) => assert!(login.stretched(&derivation.keys()).is_some()),
             Ok(Progress::Ready) => {
                 assert!(!is_asked || is_proved);
                 assert!(login.facts.parameters.are_within_bounds());
-                assert!(login.receive(tag, &message, &mut keys).is_err());
+                assert!(login.receive(tag, &message).is_err());
                 return;
             }
             Err(Fault::Protocol(text)) => return assert!(!text.is_empty()),

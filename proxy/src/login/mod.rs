@@ -6,7 +6,8 @@
 //! ```
 //!
 //! It runs on the control thread under tokio-uring. What is said is decided without I/O (`conversation`, `authentication`,
-//! `admission`, `greeting`, `hba`, `token`, `oauth`, `backend_login`, `scram`); `client`, `backend`, `probe` and `socket` carry it. No backend is
+//! `admission`, `greeting`, `hba`, `token`, `oauth`, `backend_login`, `scram`); `client`, `backend`, `probe` and `socket` carry it, and
+//! `stretch` does for them what takes long. No backend is
 //! touched for a client here: a finished socket is handed to its worker, which greets the client (`session::greeting`), and is
 //! forgotten. A cancel request goes to the worker whose session it names, and from there to the server by a connection of its own
 //! (`cancel`).
@@ -41,6 +42,7 @@ mod resolver;
 mod scram;
 mod secure;
 mod socket;
+mod stretch;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -67,13 +69,16 @@ use crate::session::{Counters, Memory};
 use crate::target::TargetSessionAttrs;
 use attempts::Attempts;
 use authentication::Authenticator;
-use backend_login::KeyCache;
 use census::Census;
 use choice::Candidate;
 use intern::Interner;
 use known::KnownUsers;
 use lookup::Lookup;
 use resolver::Resolver;
+use stretch::Stretcher;
+
+/// Passwords of clients that are stretched at once: those who come all together may take this many cores from the workers.
+const STRETCHED_AT_ONCE: usize = 2;
 
 /// What logins go by: one configuration and all that follows from it. A reload makes a new one.
 pub struct Rules {
@@ -156,8 +161,9 @@ pub struct Desk {
     /// The kernel's own gate, which is told what each connection is for.
     pub fence: Rc<Fence>,
     interner: RefCell<Interner>,
-    keys: RefCell<KeyCache>,
     known: RefCell<KnownUsers>,
+    /// Where clients' passwords are stretched.
+    stretcher: Stretcher,
     resolver: Rc<Resolver>,
     /// Connections whose login is not over.
     in_progress: Rc<Cell<usize>>,
@@ -189,8 +195,8 @@ impl Desk {
             audit,
             fence,
             interner: RefCell::default(),
-            keys: RefCell::default(),
             known: RefCell::default(),
+            stretcher: Stretcher::new(STRETCHED_AT_ONCE),
             resolver: Rc::default(),
             in_progress: Rc::default(),
             census: Census::default(),

@@ -15,6 +15,7 @@ use tracing::{info, warn};
 use super::backend::describe;
 use super::backoff::{Attempt, Backoff};
 use super::choice::Candidate;
+use super::stretch::Stretcher;
 use crate::config::{self, Config};
 use crate::policy::Policy;
 use crate::pool::{NodeIdentity, OpenError, Parameters, Route};
@@ -38,6 +39,8 @@ pub struct Node {
     /// What tells its backends from those of the same node under another configuration.
     pub identity: Arc<NodeIdentity>,
     pub(super) state: RefCell<NodeState>,
+    /// Where passwords are stretched for it.
+    pub(super) stretcher: Stretcher,
     /// It has refused to speak of another version than 3.0.
     speaks_only_3_0: Cell<bool>,
 }
@@ -310,6 +313,7 @@ pub(super) fn nodes(config: &Config, policy: &Policy, previous: &[Rc<Node>], now
                 region,
                 identity,
                 state: RefCell::new(state),
+                stretcher: Stretcher::new(1),
                 speaks_only_3_0: Cell::new(false),
             })
         };

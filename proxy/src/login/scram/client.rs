@@ -31,17 +31,13 @@ impl ClientFirst {
         Self { bare: format!("n={user},r={nonce}"), nonce, channel }
     }
 
-    /// Takes the server-first-message and gives the client-final-message. `keys` stretches the password with the server's
-    /// salt and iteration count, which have been checked against the bounds.
+    /// Takes the server-first-message. The password is to be stretched with its salt and iteration count, which have been checked
+    /// against the bounds.
     ///
     /// # Errors
     /// The message is malformed, its nonce does not extend ours, or it asks for more work than
-    /// [`SCRAM_ITERATIONS_MAX`] rounds; or there are no such keys.
-    pub fn receive(
-        self,
-        message: &[u8],
-        keys: impl FnOnce(&[u8], u32) -> Option<Keys>,
-    ) -> Result<(ClientFinal, Vec<u8>), ScramError> {
+    /// [`SCRAM_ITERATIONS_MAX`] rounds.
+    pub fn receive(self, message: &[u8]) -> Result<ClientChallenged, ScramError> {
         let mut attributes = Attributes::new(message);
         let nonce = attributes.named(b'r')?;
         if nonce.len() > SCRAM_NONCE_BYTES_MAX {
@@ -61,12 +57,29 @@ impl ClientFirst {
             .filter(|iterations| (1..=SCRAM_ITERATIONS_MAX).contains(iterations))
             .ok_or(ScramError::Malformed("The iteration count is not usable."))?;
 
-        let keys = keys(&salt, iterations).ok_or(ScramError::OtherVerifier)?;
         let without_proof = [b"c=", self.channel.attribute().as_bytes(), b",r=", nonce].concat();
         let signed = [self.bare.as_bytes(), b",", message, b",", &without_proof].concat();
-        let proof = xor(&keys.client_key, &hmac(&sha256(&keys.client_key), &[&signed]));
-        let answer = [&without_proof[..], b",p=", encode_base64(&proof).as_bytes()].concat();
-        Ok((ClientFinal { server_signature: hmac(&keys.server_key, &[&signed]) }, answer))
+        Ok(ClientChallenged { salt, iterations, without_proof, signed })
+    }
+}
+
+/// Waits for the stretched password.
+pub struct ClientChallenged {
+    /// What it is salted with; not empty.
+    pub salt: Vec<u8>,
+    /// Rounds of PBKDF2.
+    pub iterations: u32,
+    without_proof: Vec<u8>,
+    signed: Vec<u8>,
+}
+
+impl ClientChallenged {
+    /// Gives the client-final-message.
+    pub fn answer(self, keys: &Keys) -> (ClientFinal, Vec<u8>) {
+        let signed: [&[u8]; 1] = [&self.signed];
+        let proof = xor(&keys.client_key, &hmac(&sha256(&keys.client_key), &signed));
+        let answer = [&self.without_proof[..], b",p=", encode_base64(&proof).as_bytes()].concat();
+        (ClientFinal { server_signature: hmac(&keys.server_key, &signed) }, answer)
     }
 }
 

@@ -16,7 +16,7 @@ use hmac::{Hmac, Mac as _};
 use sha2::{Digest as _, Sha256};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-pub use client::{ClientFinal, ClientFirst};
+pub use client::{ClientChallenged, ClientFinal, ClientFirst};
 pub use server::{ServerFinal, ServerFirst};
 
 /// The mechanism's name in AuthenticationSASL and SASLInitialResponse.
@@ -45,8 +45,6 @@ pub enum ScramError {
     Downgraded,
     /// The client has bound itself to another TLS connection: somebody stands between.
     OtherChannel,
-    /// The server asks for keys of another salt or iteration count than those that are known.
-    OtherVerifier,
 }
 
 /// The channel binding of a client (RFC 5802, section 6): how it begins its first message, and what follows in its last.
@@ -120,13 +118,6 @@ pub struct Verifier {
     pub stored_key: [u8; KEY_BYTES],
     /// Signs the server's last message.
     pub server_key: [u8; KEY_BYTES],
-}
-
-impl Verifier {
-    /// The keys of `password`, sent in the clear, if it is the one this verifier was made from. Takes as long as [`Keys::derive`].
-    pub fn keys_of(&self, password: &[u8]) -> Option<Keys> {
-        Some(Keys::derive(password, &self.salt, self.iterations)).filter(|keys| keys.open(&self.stored_key))
-    }
 }
 
 /// A nonce, as it stands in messages, from random bytes.

@@ -62,6 +62,7 @@ impl<'a> Conversation<'a> {
                 Step::Read => break,
                 Step::LookUp(_) => self.login.found(self.stored.clone()),
                 Step::Send(bytes) => self.told.extend_from_slice(&bytes),
+                Step::Stretch(derivation) => self.login.set_keys(derivation.keys()),
                 Step::Admit(admitted) => {
                     let Login { before, told, secret, .. } = &admitted.login;
                     self.told.extend_from_slice(&encode_greeting(before, told, 77, secret));
@@ -91,7 +92,7 @@ impl<'a> Conversation<'a> {
             Step::Refuse(refused) => Some(refused.refusal.outcome),
             Step::Admit(_) | Step::Console(..) => Some(LoginOutcome::Admitted),
             Step::Cancel(_) => Some(LoginOutcome::Cancel),
-            Step::Read | Step::Send(_) | Step::LookUp(_) | Step::Encrypt(..) => None,
+            Step::Read | Step::Send(_) | Step::LookUp(_) | Step::Stretch(_) | Step::Encrypt(..) => None,
         }
     }
 

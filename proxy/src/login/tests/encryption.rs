@@ -39,6 +39,7 @@ fn client(rules: &Rules, transport: Transport, said: &[&[u8]]) -> String {
                     assert!(refused.refusal.outcome == LoginOutcome::Tls || refused.refusal.outcome == LoginOutcome::Malformed);
                     format!("refuse {} {}", refused.refusal.sqlstate, refused.refusal.message)
                 }
+                Step::Stretch(_) => panic!("no password is asked for"),
                 Step::Close(outcome) => format!("close {}", outcome.as_str()),
                 Step::Admit(admitted) => format!("admit {:?}", admitted.login.identity.tls),
                 Step::Cancel(_) => "cancel".to_owned(),

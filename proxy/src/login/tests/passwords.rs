@@ -102,13 +102,10 @@ fn scram_of<'a>(mut conversation: Conversation<'a>, user: &str, text: &str) -> (
     conversation.say(&startup(0, &[("user", user)]));
     let (client, first) = ClientFirst::begin("client".to_owned(), Channel::None);
     let challenge = conversation.say(&sasl_initial(MECHANISM, &first));
-    let mut salt = Vec::new();
-    let (client, proof) = client
-        .receive(&challenge[9..], |given, iterations| {
-            salt = given.to_vec();
-            Some(Keys::derive(text.as_bytes(), given, iterations))
-        })
-        .unwrap();
+    let client = client.receive(&challenge[9..]).unwrap();
+    let salt = client.salt.clone();
+    let keys = Keys::derive(text.as_bytes(), &salt, client.iterations);
+    let (client, proof) = client.answer(&keys);
     let answer = conversation.say(&sasl_response(&proof));
     if conversation.outcome() == Some(LoginOutcome::Admitted) {
         let last = messages(&answer).remove(0);
