@@ -94,6 +94,11 @@ impl Users {
         self.0.keys().map(String::as_str)
     }
 
+    /// What proves each of them, in any order.
+    pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
+        self.0.values()
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.0.len()

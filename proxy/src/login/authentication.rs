@@ -3,6 +3,7 @@
 //! A user that does not exist and a password that is wrong go through the same messages and end in the same words. What a client
 //! is entitled to is not decided here.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -17,7 +18,7 @@ use super::scram::{self, Keys, ScramError, ServerFinal, ServerFirst, Verifier, e
 use super::stretch::Derivation;
 use super::token;
 use super::transport::Transport;
-use crate::config::{AuthMethod, Jwt, Secret};
+use crate::config::{AuthMethod, Jwt, Secret, Users};
 use crate::limits::SCRAM_ITERATIONS_MAX;
 use crate::observe::LoginOutcome;
 use crate::policy::Claims;
@@ -37,6 +38,8 @@ const WRONG_PASSWORD: &str = "the password is wrong";
 pub struct Authenticator {
     /// Random, the same for the life of the process.
     process_secret: [u8; 32],
+    /// Rounds of PBKDF2 for verifiers that are not stored.
+    iterations: u32,
 }
 
 /// How a login goes on.
@@ -108,9 +111,10 @@ enum Expected {
 }
 
 impl Authenticator {
-    /// From `process_secret` come the salts for users that have none.
-    pub fn new(process_secret: [u8; 32]) -> Self {
-        Self { process_secret }
+    /// From `process_secret` come the salts for users that have none. They are asked for as many rounds as most of the `users` with
+    /// a stored verifier, so that they look like these.
+    pub fn new(process_secret: [u8; 32], users: &Users) -> Self {
+        Self { process_secret, iterations: usual_iterations(users) }
     }
 
     /// Begins the login of `user`, who is asked for this, has this secret and comes by `transport`; an unknown user has none.
@@ -152,7 +156,7 @@ impl Authenticator {
     fn scram(&self, user: &str, doomed: Option<&'static str>, secret: Option<&Secret>, opening: Opening) -> Progress {
         match secret {
             Some(Secret::Plain(password)) => {
-                let (salt, iterations) = (self.salt(user), scram::ITERATIONS);
+                let (salt, iterations) = (self.salt(user), self.iterations);
                 let derivation = Derivation::of_known(password.reveal(), &salt, iterations);
                 stretch(user, doomed, Purpose::Store { salt, iterations, opening }, derivation)
             }
@@ -173,8 +177,20 @@ impl Authenticator {
 
     fn mock_verifier(&self, user: &str) -> Verifier {
         let key = scram::hmac(&self.process_secret, &[b"key of ", user.as_bytes()]);
-        Verifier { iterations: scram::ITERATIONS, salt: self.salt(user), stored_key: key, server_key: key }
+        Verifier { iterations: self.iterations, salt: self.salt(user), stored_key: key, server_key: key }
     }
+}
+
+/// The count that most of the stored verifiers have, and the lowest of several such.
+fn usual_iterations(users: &Users) -> u32 {
+    let mut numbers = BTreeMap::new();
+    for secret in users.secrets() {
+        if let Secret::Scram { iterations, .. } = secret {
+            *numbers.entry((*iterations).min(SCRAM_ITERATIONS_MAX)).or_insert(0) += 1;
+        }
+    }
+    let usual = numbers.into_iter().rev().max_by_key(|(_, number)| *number);
+    usual.map_or(scram::ITERATIONS, |(iterations, _)| iterations)
 }
 
 impl Opening {

@@ -103,7 +103,7 @@ impl Rules {
         let memory = previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.memory));
         let nodes = node::nodes(&config, &policy, previous.map_or(&[], |previous| &previous.nodes), now);
         let told_by_default = config.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let authenticator = Authenticator::new(process_secret);
+        let authenticator = Authenticator::new(process_secret, &config.auth.users);
         let lookup = Lookup::new(config.auth.query.as_ref());
         Self { policy, memory, nodes, authenticator, lookup, told_by_default: Arc::new(told_by_default), config }
     }

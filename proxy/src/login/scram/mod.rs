@@ -27,7 +27,7 @@ pub const MECHANISM_PLUS: &str = "SCRAM-SHA-256-PLUS";
 pub const NONCE_BYTES: usize = 18;
 /// Bytes of salt that PostgreSQL gives a password; `SCRAM_DEFAULT_SALT_LEN`.
 pub const SALT_BYTES: usize = 16;
-/// Rounds of PBKDF2 for verifiers made here; PostgreSQL's `SCRAM_SHA_256_DEFAULT_ITERATIONS`, the least that RFC 7677 allows.
+/// Rounds of PBKDF2 for verifiers made here where none are stored; PostgreSQL's `SCRAM_SHA_256_DEFAULT_ITERATIONS`, the least that RFC 7677 allows.
 pub const ITERATIONS: u32 = 4096;
 
 const KEY_BYTES: usize = 32;

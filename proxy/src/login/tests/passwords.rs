@@ -144,6 +144,34 @@ fn nobody_learns_which_users_exist() {
 }
 
 #[test]
+fn who_has_no_verifier_is_asked_for_as_many_iterations_as_most_have() {
+    let key = "A".repeat(43) + "=";
+    let verifier = |(name, iterations): (&str, u32)| format!("\"{name}\" \"SCRAM-SHA-256${iterations}:c2FsdA==${key}:{key}\"\n");
+    for (stored, expected) in [
+        (&[][..], 4096),
+        (&[("a", 600_000), ("b", 4096), ("c", 600_000)], 600_000),
+        (&[("a", 9000), ("b", 5000)], 5000),
+        // No login does more work than this.
+        (&[("a", u32::MAX)], 1_000_000),
+    ] {
+        let users = stored.iter().copied().map(verifier).collect::<String>()
+            + "\"bob\" \"secret\"\n\"carol\" \"md5"
+            + &"0".repeat(32)
+            + "\"\n";
+        let rules = rules_of("method = \"scram-sha-256\"", "", &[("users.txt", &users)]);
+        // bob's password is known, and is stretched as often: not where that would take the test too long.
+        for user in ["carol", "nobody", "bob"].into_iter().filter(|user| *user != "bob" || expected < 10_000) {
+            let mut conversation = Conversation::new(&rules);
+            conversation.say(&startup(0, &[("user", user)]));
+            let (_, first) = ClientFirst::begin("client".to_owned(), Channel::None);
+            conversation.say(&sasl_initial(MECHANISM, &first));
+            let transcript = conversation.transcript();
+            assert!(transcript.contains(&format!(",i={expected}\n")), "{user} of {stored:?}: {transcript}");
+        }
+    }
+}
+
+#[test]
 fn an_exchange_goes_by_the_rules() {
     let rules = rules("scram-sha-256", "");
     let check = |answers: &[&[u8]], expected: &Expect| {
