@@ -84,7 +84,7 @@ impl<'a> Stage<'a> {
     ) -> Result<Self, String> {
         let server = programs.stub(None)?;
         let by_hand = pgbouncers.iter().map(|pgbouncer| &pgbouncer.name).chain(peers.iter().map(|peer| &peer.name));
-        report.peers = by_hand.cloned().collect();
+        report.peers = ["haproxy".to_owned()].into_iter().chain(by_hand.cloned()).collect();
         let pgbouncers = PgBouncer::installed().into_iter().chain(pgbouncers).collect();
         Ok(Self { programs, depth, pgbouncers, peers, told, report, server })
     }

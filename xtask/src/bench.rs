@@ -7,7 +7,7 @@ use std::process::Command;
 use domicile_bench::report::Report;
 use domicile_bench::stage::{Depth, Stage, Watch};
 use domicile_bench::subjects::{Peer, PgBouncer, Programs};
-use domicile_bench::workloads;
+use domicile_bench::workloads::{self, Workload};
 use domicile_tests::process::exit_when_signalled;
 use domicile_tests::proxy::{root, target_directory};
 
@@ -45,7 +45,11 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<(), String> {
     exit_when_signalled().map_err(|error| error.to_string())?;
     let baseline = options.baseline.as_deref().map(Report::read).transpose()?;
-    let asked_for = || workloads::ALL.iter().filter(|workload| workload.name.contains(&options.only));
+    let is_asked_for = |workload: &&Workload| {
+        let is_in_time = workload.is_quick || !options.quick || !options.only.is_empty();
+        is_in_time && workload.name.contains(&options.only)
+    };
+    let asked_for = || workloads::ALL.iter().filter(is_asked_for);
     if asked_for().next().is_none() {
         let names: Vec<&str> = workloads::ALL.iter().map(|workload| workload.name).collect();
         return Err(format!("No workload is named {}: there are {}.", options.only, names.join(", ")));

@@ -14,10 +14,11 @@ impl Report {
             }
             let unit = rows.first().map_or("", |row| &row.unit);
             let ratios = ratios(&self.peers, &rows);
+            let widths: Vec<usize> = ratios.iter().map(|(name, _)| (name.chars().count() + 2).max(8)).collect();
             let line = |first: &str, figures: [&str; 3], ratios: &mut dyn Iterator<Item = String>| {
                 let [median, low, high] = figures;
-                let ratios: String = ratios.map(|ratio| format!(" {ratio:>12}")).collect();
-                format!("  {first:<36} {median:>10} {low:>10} {high:>10}{ratios}\n")
+                let ratios: String = ratios.zip(&widths).map(|(ratio, width)| format!(" {ratio:>width$}")).collect();
+                format!("  {first:<46} {median:>10} {low:>10} {high:>10}{ratios}\n")
             };
             let headings = &mut ratios.iter().map(|(name, _)| format!("÷ {name}"));
             text += &line(&format!("{metric} ({unit})"), ["median", "low", "high"], headings);
@@ -36,7 +37,7 @@ impl Report {
     /// What has moved since another report: rows whose medians differ, with the spread of both beside them.
     pub fn since(&self, before: &Self) -> String {
         let mut text = format!(
-            "Since {} (noise: the larger spread of the two, low to high, by the median; * beyond it)\n  {:<44} {:<22} {:>10} {:>10} {:>8} {:>8}\n",
+            "Since {} (noise: the larger spread of the two, low to high, by the median; * beyond it)\n  {:<64} {:<26} {:>10} {:>10} {:>8} {:>8}\n",
             before.commit, "what", "who", "before", "now", "change", "noise"
         );
         for row in &self.rows {
@@ -50,15 +51,17 @@ impl Report {
             if change.abs() < 0.01 {
                 continue;
             }
-            let mark = if change.abs() > noise { "*" } else { "" };
+            // One round has no spread, and says nothing of the noise.
+            let is_known = row.rounds.min(old.rounds) > 1;
+            let mark = if is_known && change.abs() > noise { "*" } else { "" };
+            let noise = if is_known { format!("{:.1}%", 100.0 * noise) } else { "?".to_owned() };
             text += &format!(
-                "  {:<44} {:<22} {:>10} {:>10} {:>+7.1}% {:>7.1}% {mark}\n",
+                "  {:<64} {:<26} {:>10} {:>10} {:>+7.1}% {noise:>8} {mark}\n",
                 format!("{} {}", row.title(), row.metric),
                 row.subject,
                 figure(old.median),
                 figure(row.median),
                 100.0 * change,
-                100.0 * noise
             );
         }
         text

@@ -40,7 +40,7 @@ fn run(stage: &mut Stage<'_>, workload: &str, work: Work) -> Result<(), String> 
     let window = Duration::from_millis(stage.depth.choose(300, 800, 2000));
     let asked = Asked { work, protocol: Protocol::Simple, clients: 1, rate: None, window };
     let cell = Cell { workload, protocol: Some("simple"), clients: 1 };
-    stage.measure(&cell, &subjects, stage.depth.choose(3, 7, 11), |programs, subject| {
+    stage.measure(&cell, &subjects, stage.depth.choose(2, 7, 11), |programs, subject| {
         let outcome = programs.load(subject, &asked)?;
         let bytes = outcome.queries as f64 * LARGE_BYTES as f64;
         let mut values = Vec::new();

@@ -37,7 +37,7 @@ pub fn run(stage: &mut Stage<'_>) -> Result<(), String> {
             .note(format!("{name} is {rate} queries/s: {part} of the {most:.0} that {} does with {CLIENTS} clients", judge.name));
         let asked = Asked { rate: Some(rate), window, ..saturated };
         let cell = Cell { workload: name, protocol: Some("simple"), clients: CLIENTS };
-        stage.measure(&cell, &subjects, stage.depth.choose(3, 5, 9), |programs, subject| {
+        stage.measure(&cell, &subjects, stage.depth.choose(2, 5, 9), |programs, subject| {
             let outcome = programs.load(subject, &asked)?;
             let latency = outcome.latency;
             let mut values =

@@ -9,6 +9,7 @@ pub mod logins;
 pub mod metrics;
 pub mod policy;
 pub mod postgres;
+pub mod profile;
 pub mod queries;
 pub mod tls;
 pub mod workers;
@@ -19,33 +20,46 @@ use crate::stage::Stage;
 pub struct Workload {
     /// How it is asked for.
     pub name: &'static str,
+    /// Whether it belongs to the three minutes of a quick run. By its name it can be had there, too.
+    pub is_quick: bool,
     /// Measures, and adds rows to the report.
-    pub run: fn(&mut Stage<'_>) -> Result<(), String>,
+    pub run: Run,
+}
+
+type Run = fn(&mut Stage<'_>) -> Result<(), String>;
+
+const fn workload(name: &'static str, run: Run) -> Workload {
+    Workload { name, is_quick: true, run }
+}
+
+const fn slow(name: &'static str, run: Run) -> Workload {
+    Workload { name, is_quick: false, run }
 }
 
 /// All of them.
-pub const ALL: [Workload; 23] = [
-    Workload { name: "query/row100", run: queries::small },
-    Workload { name: "query/row8192", run: queries::wide },
-    Workload { name: "large/select", run: large::select },
-    Workload { name: "large/copy-out", run: large::copy_out },
-    Workload { name: "large/copy-in", run: large::copy_in },
-    Workload { name: "tls/client", run: tls::client },
-    Workload { name: "tls/server", run: tls::server },
-    Workload { name: "tls/both", run: tls::both },
-    Workload { name: "idle", run: idle::run },
-    Workload { name: "idle/tls", run: idle::tls },
-    Workload { name: "latency", run: latency::run },
-    Workload { name: "login/trust", run: logins::trust },
-    Workload { name: "login/scram", run: logins::scram },
-    Workload { name: "login/tls", run: logins::tls },
-    Workload { name: "fence/query", run: fence::query },
-    Workload { name: "fence/connect", run: fence::connect },
-    Workload { name: "decision", run: decision::run },
-    Workload { name: "metrics/query", run: metrics::query },
-    Workload { name: "policy/query", run: policy::query },
-    Workload { name: "policy/reload", run: policy::reload },
-    Workload { name: "workers", run: workers::run },
-    Workload { name: "postgres/select", run: postgres::select },
-    Workload { name: "postgres/tls", run: postgres::tls },
+pub const ALL: [Workload; 24] = [
+    workload("query/row100", queries::small),
+    workload("query/row8192", queries::wide),
+    slow("large/select", large::select),
+    workload("large/copy-out", large::copy_out),
+    workload("large/copy-in", large::copy_in),
+    workload("tls/client", tls::client),
+    slow("tls/server", tls::server),
+    workload("tls/both", tls::both),
+    workload("idle", idle::run),
+    slow("idle/tls", idle::tls),
+    workload("latency", latency::run),
+    workload("login/trust", logins::trust),
+    workload("login/scram", logins::scram),
+    workload("login/tls", logins::tls),
+    workload("fence/query", fence::query),
+    slow("fence/connect", fence::connect),
+    workload("decision", decision::run),
+    workload("metrics/query", metrics::query),
+    workload("policy/query", policy::query),
+    slow("policy/reload", policy::reload),
+    slow("workers", workers::run),
+    workload("profile", profile::run),
+    workload("postgres/select", postgres::select),
+    slow("postgres/tls", postgres::tls),
 ];
