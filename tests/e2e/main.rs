@@ -25,6 +25,7 @@ mod secrets;
 mod seeds;
 mod sessions;
 mod soak;
+mod storm;
 mod stretching;
 mod strings;
 mod supervision;

@@ -260,3 +260,24 @@ fn a_session_keeps_its_backend_when_it_leaves_something_there() {
     check(&mut keeper, &[("DISCARD ALL", "C DISCARD ALL / Z I")]);
     check(&mut other, &[("SELECT to_regclass('pg_temp.t')", "T to_regclass / D NULL / C SELECT 1 / Z I")]);
 }
+
+/// What a server reports is in the client's encoding.
+#[test]
+fn a_setting_that_is_no_utf8_is_reported_as_it_is_and_met_by_nobody_else() {
+    let Some(world) = world() else { return };
+    world.eu.execute("demo", "CREATE ROLE \"d\u{e9}j\u{e0}\" SUPERUSER").unwrap_or_else(|error| panic!("{error}"));
+    let set = [&b"SET SESSION AUTHORIZATION 'd\xe9j\xe0'"[..], &[0]].concat();
+    let report = [&b"session_authorization\0d\xe9j\xe0"[..], &[0]].concat();
+    for pool_mode in ["transaction", "session"] {
+        let pools = "size = 1\n".to_owned();
+        let proxy = start(&Configuration { pool_mode, pools, ..world.residency("unbound = \"eu-west\"") });
+        let mut client = proxy.connect();
+        assert!(client.query("SET client_encoding = 'LATIN1'").error().is_none());
+        let said = client.ask(&m::message(b'Q', &set));
+        assert!(said.messages.iter().any(|message| message.tag == b'S' && message.body == report), "{pool_mode}: {said}");
+        assert_eq!((said.status(), said.error().is_none()), ('I', true), "{pool_mode}: {said}");
+        assert_eq!(client.query("SELECT current_user = U&'d\\00e9j\\00e0'").value().as_deref(), Some("t"), "{pool_mode}");
+        drop(client);
+        assert_eq!(proxy.connect().query("SELECT current_user").value().as_deref(), Some("postgres"), "{pool_mode}");
+    }
+}

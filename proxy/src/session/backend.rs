@@ -3,8 +3,6 @@
 //! Messages are passed on as they come, without being put together; only the few are read whole whose contents matter here. A
 //! backend is not trusted: what does not fit the replies it owes ends it, and the session with it.
 
-use std::sync::Arc;
-
 use memchr::memmem;
 
 use super::client::{Preamble, Session, Wait};
@@ -13,20 +11,19 @@ use super::prepared::SERVER_NAME_PREFIX;
 use super::reading::{Broken, ends_connection, is_sound_error, mode};
 use super::settings::restore_refusal;
 use super::{Common, Core, Refusal, Sessions};
-use crate::pool::{Backend, BackendKey, Effect, Farewell, Kind, Parameters, Progress, Reply, Rule, SessionKey, State};
-use crate::sql;
+use crate::pool::{Backend, BackendKey, Effect, Farewell, Kind, Progress, Reply, Rule, SessionKey, State};
 use crate::wire::tag::backend as tag;
 use crate::wire::{Frame, SqlState, TransactionStatus, backend, frontend};
 
 /// Where the pieces of the message in hand go.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Route {
+pub(super) enum Route {
     To(SessionKey),
     Nowhere,
 }
 
 /// What a message leads to after it has been passed on.
-enum Event {
+pub(super) enum Event {
     /// A reply goes on.
     None,
     /// A statement or a reply is complete: answers of the proxy may be next.
@@ -46,7 +43,13 @@ impl Core {
             let describes = found.owed.front().is_some_and(|reply| reply.kind == Kind::Describe && reply.noted);
             let frame = match found.splitter.next(chunk, &mut at, |message, body_len| mode(message, body_len, describes)) {
                 Ok(Some(frame)) => frame,
-                Ok(None) => return,
+                Ok(None) => {
+                    if found.state() == State::Idle && !found.splitter.at_boundary() {
+                        // The rest of a message that it has begun would meet whoever gets it next.
+                        self.common.pools.close(key, Farewell::Abrupt);
+                    }
+                    return;
+                }
                 Err(Broken) => return self.backend_broke_protocol(key, out),
             };
             let (message, payload, range) = match frame {
@@ -172,11 +175,11 @@ impl Common {
         }
         let progress = found.owed.progress(message).map_err(|_| Broken)?;
         if progress == Progress::Asynchronous {
-            return self.asynchronous(sessions, key, message, body);
+            return self.asynchronous(sessions, key, message, body, out);
         }
         let Some(front) = found.owed.front() else { return Err(Broken) };
         let Some(owner) = front.session else {
-            // The reset, which asks for nothing but CommandComplete and ReadyForQuery.
+            // The reset, which has no answer but CommandComplete and ReadyForQuery.
             return match (progress, message) {
                 (Progress::Ends, _) => {
                     let status = backend::ready_for_query_status(body).ok_or(Broken)?;
@@ -190,7 +193,8 @@ impl Common {
                     found.dirty = true;
                     Ok((Route::Nowhere, Event::None))
                 }
-                _ => Ok((Route::Nowhere, Event::None)),
+                (_, tag::COMMAND_COMPLETE) => Ok((Route::Nowhere, Event::None)),
+                _ => Err(Broken),
             };
         };
         let Some(session) = sessions.get(owner) else { return Err(Broken) };
@@ -299,59 +303,6 @@ impl Common {
                 tell(owner, error, out);
                 Ok((Route::Nowhere, Event::Advanced))
             }
-        }
-    }
-
-    /// Notices, notifications and reports of settings: for whoever has the backend.
-    fn asynchronous(
-        &mut self,
-        sessions: &mut Sessions,
-        key: BackendKey,
-        message: u8,
-        body: &[u8],
-    ) -> Result<(Route, Event), Broken> {
-        let Some(found) = self.pools.get(key) else { return Err(Broken) };
-        let state = found.state();
-        if message == tag::PARAMETER_STATUS {
-            let fields = backend::parameter_status_fields(body).ok_or(Broken)?;
-            let (Ok(name), Ok(value)) = (str::from_utf8(fields.0), str::from_utf8(fields.1)) else { return Err(Broken) };
-            // Under some settings the server would read texts in another way than the proxy does.
-            if sql::refused_setting(name, value).is_some() {
-                return Err(Broken);
-            }
-            found.is_told(name, value);
-            found.parameters = with(&found.parameters, name, value);
-            if !found.parameters.are_within_bounds() {
-                return Err(Broken);
-            }
-            if *found.parameters == *found.initial {
-                // One object for what is the same, so that the next session sees it at a glance.
-                found.parameters = found.initial.clone();
-            }
-            if state == State::Idle {
-                // The server has read its configuration again.
-                found.initial = with(&found.initial, name, value);
-            }
-        }
-        match state {
-            State::Bound(owner) => {
-                if let Some(session) = sessions.get(owner) {
-                    // What the restoring of its settings brings about is no news to the client.
-                    session.receiving = session.wait != Wait::Preamble(Preamble::Restore);
-                    if !session.receiving {
-                        return Ok((Route::Nowhere, Event::None));
-                    }
-                    if message == tag::PARAMETER_STATUS {
-                        session.told = found.parameters.clone();
-                    }
-                }
-                Ok((Route::To(owner), Event::None))
-            }
-            // A reload of the server's configuration may report a setting at any time, and a reset does.
-            State::Resetting | State::Withheld => Ok((Route::Nowhere, Event::None)),
-            State::Idle | State::Moving if message == tag::PARAMETER_STATUS => Ok((Route::Nowhere, Event::None)),
-            // Whoever is told something while nobody has the backend would be told what another session caused.
-            State::Idle | State::Moving => Err(Broken),
         }
     }
 
@@ -549,13 +500,6 @@ fn note_completion(found: &mut Backend, session: &mut Session, message: u8, body
     {
         super::pin::completed(found, session, completed);
     }
-}
-
-/// The parameters with one of them changed.
-fn with(parameters: &Parameters, name: &str, value: &str) -> Arc<Parameters> {
-    let mut parameters = parameters.clone();
-    parameters.set(name, value);
-    parameters.into()
 }
 
 /// What is sent when a backend is given back after use.

@@ -43,6 +43,7 @@ mod report;
 mod settings;
 mod simple;
 mod timeouts;
+mod unasked;
 
 #[cfg(test)]
 mod tests;

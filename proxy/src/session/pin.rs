@@ -20,7 +20,7 @@ use crate::wire::{Report, Severity, SqlState, encode_notice};
 /// Why a session keeps its backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cause {
-    /// SET of a setting that the server does not report, `set_config`, or a `DO`.
+    /// SET of a setting that the server does not report, or reports in an encoding that is not UTF-8; `set_config`, or a `DO`.
     Setting,
     /// `SET ROLE`.
     Role,

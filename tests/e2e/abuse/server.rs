@@ -8,6 +8,7 @@ mod login;
 mod negotiation;
 mod scram;
 mod session;
+mod unread;
 
 use std::io;
 use std::sync::Arc;
@@ -195,18 +196,18 @@ fn good_server(tls: Tls) -> FakeServer {
     FakeServer::start(conversation).expect("a listening socket")
 }
 
-/// A proxy before these servers, each with its region.
-fn proxy(pool_mode: &'static str, node: &str, servers: &[(String, &FakeServer)]) -> Proxy {
+/// A proxy before these servers, each with its region. The lines are those of every node.
+fn configuration(pool_mode: &'static str, node: &str, servers: &[(String, &FakeServer)]) -> Configuration {
     let nodes: Vec<_> = servers.iter().map(|(region, server)| (region.as_str(), region.as_str(), server.address())).collect();
     let configuration = Configuration::new(&nodes);
-    start(&Configuration {
+    Configuration {
         pool_mode,
         method: "trust",
         node: node.to_owned(),
         pools: "size = 10\nconnect_timeout = \"2s\"\n".to_owned(),
         users: vec![(USER.to_owned(), PASSWORD.to_owned())],
         ..configuration
-    })
+    }
 }
 
 /// A client of region `good`, or of another one.
@@ -244,7 +245,7 @@ fn play_through(pool_mode: &'static str, cases: Vec<Case>, tls: &Tls, node: &str
     let servers: Vec<FakeServer> = cases.iter().map(server).collect();
     let mut regions: Vec<_> = servers.iter().enumerate().map(|(index, server)| (format!("r{index}"), server)).collect();
     regions.push(("good".to_owned(), &good));
-    let mut proxy = proxy(pool_mode, node, &regions);
+    let mut proxy = start(&configuration(pool_mode, node, &regions));
     let (beside, wrong) = while_running(
         |goes_on| bystander(&proxy, goes_on),
         || {

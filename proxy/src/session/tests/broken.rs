@@ -1,6 +1,8 @@
 //! Servers that break the protocol in the middle of an answer.
 
-use super::world::{Cut, World, session_mode, transaction_mode};
+use expect_test::expect;
+
+use super::world::{Cut, Setup, World, bound_to, check, session_mode, transaction_mode};
 
 /// A client's message is answered with these: what it gets. Nobody else notices, and the next session has another backend.
 #[track_caller]
@@ -46,6 +48,7 @@ fn an_answer_to_a_query_out_of_order_ends_its_session_only() {
         ("error-without-sqlstate", "broken"),
         ("error-without-end", "broken"),
         ("sjis", "broken"),
+        ("latin1-encoding", "broken"),
     ] {
         answer("Q SELECT 1", messages, expected);
     }
@@ -67,4 +70,106 @@ fn the_settings_that_a_server_reports_are_bounded() {
     // Two are known from the login.
     let told: String = (0..254).map(|number| format!("S s{number}=x / ")).collect();
     answer("Q SELECT 1", "settings", &format!("{told}broken"));
+}
+
+#[test]
+fn a_setting_in_another_encoding_goes_to_its_client_who_keeps_the_backend() {
+    check(
+        Setup { size: 1, ..transaction_mode() },
+        "
+        Q SET helios.region = 'eu'; SELECT 1
+        !freeze
+        Q SELECT 2
+        !server eu latin1
+        !thaw
+        Q SELECT 3
+        b> Q SET helios.region = 'eu'; SELECT 4
+        X
+    ",
+        expect![[r#"
+            Q SET helios.region = 'eu'; SELECT 1
+              C SET
+              T
+              D eu
+              C SELECT 1
+              Z I
+                eu: Q                         ; SELECT 1
+            !freeze
+            Q SELECT 2
+                eu: Q SELECT 2
+            !server eu latin1
+              S search_path=d�j�
+            !thaw
+              T
+              D eu
+              C SELECT 1
+              Z I
+              N NOTICE 00000: this session keeps its server connection from now on: SET (HINT)
+            Q SELECT 3
+              T
+              D eu
+              C SELECT 1
+              Z I
+                eu: Q SELECT 3
+            b> Q SET helios.region = 'eu'; SELECT 4
+            X
+              closed
+              b: C SET
+              b: T
+              b: D eu
+              b: C SELECT 1
+              b: Z I
+                eu: Q DISCARD ALL
+                eu: Q                         ; SELECT 4
+        "#]],
+    );
+}
+
+#[test]
+fn who_has_begun_a_message_while_nobody_asked_serves_nobody() {
+    check(
+        transaction_mode(),
+        "
+        Q SET helios.region = 'eu'; SELECT 1
+        !server eu half
+        Q SELECT 2
+    ",
+        expect![[r#"
+            Q SET helios.region = 'eu'; SELECT 1
+              C SET
+              T
+              D eu
+              C SELECT 1
+              Z I
+                eu: Q                         ; SELECT 1
+            !server eu half
+                eu: closed: Abrupt
+            Q SELECT 2
+              T
+              D eu
+              C SELECT 1
+              Z I
+                eu: Q SELECT 2
+        "#]],
+    );
+}
+
+#[test]
+fn a_reset_that_is_answered_with_more_than_that_it_is_done_ends_the_backend() {
+    for junk in ["columns+row+done+idle", "copyin", "idle", "done+wal", "done+columns", "done+idle+half"] {
+        let script = format!(
+            "
+            Q SELECT 1
+            !freeze
+            X
+            !server eu {junk}
+            !thaw
+            b> Q SELECT 2
+        "
+        );
+        let setup = Setup { size: 1, source: bound_to(&["eu"]), ..session_mode() };
+        let said = World::new(&setup).play(&script, Cut::Whole);
+        assert!(said.contains("eu: closed: Abrupt"), "{junk}: {said}");
+        assert!(said.contains("  b: C SELECT 1\n  b: Z I\n"), "{junk}: {said}");
+    }
 }

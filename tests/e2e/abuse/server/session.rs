@@ -12,6 +12,8 @@ use super::Case;
 const PAUSE: Duration = Duration::from_millis(50);
 /// A session ends, because its server broke the protocol or is gone.
 const ENDS: &str = "F 08006 / closed";
+/// More than was asked for, but in order.
+const TWICE: &str = "T answer / D good / C SELECT 1 / C SELECT 1 / Z I";
 /// An answer in order.
 const GOOD: &str = "T answer / D good / C SELECT 1 / Z I";
 
@@ -76,7 +78,23 @@ fn glued(name: &str, bytes: impl Into<Vec<u8>>) -> Case {
 }
 
 fn good() -> Vec<u8> {
-    [columns(), row("good"), complete("SELECT 1"), ready(b'I')].concat()
+    [good_rows(), ready(b'I')].concat()
+}
+
+fn good_rows() -> Vec<u8> {
+    [columns(), row("good"), complete("SELECT 1")].concat()
+}
+
+/// A session leaves something behind and then its server, which is to forget it (DISCARD ALL); it answers with these bytes.
+fn reset(name: &str, bytes: impl Into<Vec<u8>>) -> Case {
+    let bytes = bytes.into();
+    Case::asking(name, m::query("SET work_mem = '1MB'"), ["C SET / Z I"; 2], move |with| {
+        with.admit()?;
+        with.serve_until(b'Q')?;
+        with.send(&[complete("SET"), ready(b'I')].concat())?;
+        with.serve_until(b'Q')?;
+        with.send(&bytes)
+    })
 }
 
 fn header(tag: u8, length: u32) -> Vec<u8> {
@@ -84,7 +102,7 @@ fn header(tag: u8, length: u32) -> Vec<u8> {
 }
 
 pub fn cases() -> Vec<Case> {
-    [queries(), errors(), reports(), lengths(), pipelines(), endings(), idle()].into_iter().flatten().collect()
+    [queries(), errors(), reports(), lengths(), pipelines(), endings(), idle(), resets()].into_iter().flatten().collect()
 }
 
 fn queries() -> Vec<Case> {
@@ -102,6 +120,14 @@ fn queries() -> Vec<Case> {
         answers("query_copy_out_and_rows", [m::message(b'H', &[0; 3]), row("x")].concat(), &format!("H / {ENDS}")),
         answers("query_copy_data_unasked", m::copy_data("x"), ENDS),
         answers("query_copy_done_unasked", m::copy_done(), ENDS),
+        // What a statement is, only its server knows. A client takes these for the results of several.
+        lawful("query_two_completions", "SELECT 1", [good_rows(), complete("SELECT 1"), ready(b'I')].concat(), TWICE),
+        lawful(
+            "query_copy_out_of_a_select",
+            "SELECT 1",
+            [m::message(b'H', &[0; 3]), m::copy_data("x"), m::copy_done(), complete("COPY 1"), ready(b'I')].concat(),
+            "H / d x / c / C COPY 1 / Z I",
+        ),
         answers("query_copy_both", m::message(b'W', &[0; 3]), ENDS),
         answers("query_no_data", m::message(b'n', b""), ENDS),
         answers("query_parse_complete", m::message(b'1', b""), ENDS),
@@ -171,7 +197,10 @@ fn reports() -> Vec<Case> {
         answers("query_parameter_without_value", m::message(b'S', b"name\0"), ENDS),
         answers("query_parameter_empty", m::message(b'S', b""), ENDS),
         answers("query_parameter_bytes_behind", m::message(b'S', b"name\0value\0more"), ENDS),
-        answers("query_parameter_no_utf8", m::message(b'S', b"name\0\xff\0"), ENDS),
+        answers("query_parameter_name_no_utf8", m::message(b'S', b"\xff\0value\0"), ENDS),
+        answers("query_encoding_no_utf8", m::message(b'S', b"Client_Encoding\0\xff\0"), ENDS),
+        // Settings are reported in the client's encoding.
+        lawful("query_parameter_no_utf8", "SELECT 1", [m::message(b'S', b"search_path\0d\xe9j\xe0\0"), good()].concat(), GOOD),
         answers("query_1000_settings", settings, ENDS),
         lawful("query_notification", "SELECT 1", [m::message(b'A', b"\0\0\0\x01channel\0payload\0"), good()].concat(), GOOD),
         lawful("query_notice_without_fields", "SELECT 1", [m::message(b'N', b"\0"), good()].concat(), GOOD),
@@ -254,6 +283,10 @@ fn idle() -> Vec<Case> {
     vec![
         glued("glued_ready", ready(b'I')),
         glued("glued_row", row("x")),
+        glued("glued_half_a_header", [b'S', 0]),
+        glued("glued_half_a_setting", parameter("TimeZone", "UTC")[..10].to_vec()),
+        afterwards("idle_half_a_header", [b'S', 0]),
+        afterwards("idle_half_a_setting", parameter("TimeZone", "UTC")[..10].to_vec()),
         glued("glued_length_minus_1", header(b'Z', u32::MAX)),
         afterwards("idle_ready", ready(b'I')),
         afterwards("idle_row", row("x")),
@@ -264,5 +297,26 @@ fn idle() -> Vec<Case> {
         afterwards("idle_length_minus_1", header(b'N', u32::MAX)),
         afterwards("idle_encoding_sjis", parameter("client_encoding", "SJIS")),
         afterwards("idle_unknown_tag", m::message(b'?', b"")),
+    ]
+}
+
+fn resets() -> Vec<Case> {
+    let done = || complete("DISCARD ALL");
+    vec![
+        reset("reset_silence", []),
+        reset("reset_ready_at_once", ready(b'I')),
+        reset("reset_rows", good()),
+        reset("reset_in_transaction", [done(), ready(b'T')].concat()),
+        reset("reset_failed_transaction", [done(), ready(b'E')].concat()),
+        reset("reset_error", [error(&["SERROR", "VERROR", "C0A000", "Mno"]), ready(b'I')].concat()),
+        reset("reset_error_without_sqlstate", [error(&["SERROR", "VERROR", "Mno"]), ready(b'I')].concat()),
+        reset("reset_empty", [m::message(b'I', b""), ready(b'I')].concat()),
+        reset("reset_copy_in", m::message(b'G', &[0; 3])),
+        reset("reset_parse_complete", m::message(b'1', b"")),
+        reset("reset_unknown_tag", m::message(b'?', b"")),
+        reset("reset_length_minus_1", header(b'C', u32::MAX)),
+        reset("reset_another_setting", [done(), parameter("standard_conforming_strings", "off"), ready(b'I')].concat()),
+        reset("reset_and_a_row", [done(), ready(b'I'), row("x")].concat()),
+        reset("reset_and_half_a_header", [done(), ready(b'I'), vec![b'S', 0]].concat()),
     ]
 }
