@@ -18,11 +18,11 @@ use crate::subjects::{self, Login, Peer, PgBouncer, Programs, Subject};
 /// How much time there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
-    /// Three minutes.
+    /// Under three minutes.
     Quick,
     /// What a change is judged by.
     Usual,
-    /// 40 minutes.
+    /// Under 40 minutes.
     Full,
 }
 
@@ -34,6 +34,16 @@ impl Depth {
             Self::Usual => usual,
             Self::Full => full,
         }
+    }
+
+    /// How often a short query is measured.
+    pub fn rounds(self) -> usize {
+        self.choose(3, 5, 6)
+    }
+
+    /// And for how long each time.
+    pub fn window(self) -> Duration {
+        Duration::from_millis(self.choose(350, 600, 700))
     }
 }
 

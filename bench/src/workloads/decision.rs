@@ -29,7 +29,7 @@ pub fn run(stage: &mut Stage<'_>) -> Result<(), String> {
     let query = Cell { workload: "query/row100", protocol: Some("simple"), clients: 64 };
     let query = stage.report.median(&query, "domicile", "cpu_us_per_query");
     let cell = Cell { workload: "decision", protocol: None, clients: 1 };
-    stage.measure(&cell, &subjects, stage.depth.choose(3, 7, 11), |programs, subject| {
+    stage.measure(&cell, &subjects, stage.depth.rounds(), |programs, subject| {
         let policy = subject.name.split([':', ',', ' ']).filter(|word| word.parse::<usize>().is_ok());
         let mut command = Command::new(&programs.steps);
         command.args(["policy::Policy::decide", TIMES]).args(policy);

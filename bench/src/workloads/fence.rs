@@ -2,7 +2,6 @@
 
 use std::net::TcpListener;
 use std::thread;
-use std::time::Duration;
 
 use domicile_tests::gate::{Gate, number};
 use domicile_tests::intruder::{Place, intrude};
@@ -29,15 +28,10 @@ pub fn query(stage: &mut Stage<'_>) -> Result<(), String> {
         stage.programs.domicile("domicile, fence on", server, Some(gate), |_| {})?,
     ];
     let subjects: Vec<&Subject> = all.iter().collect();
-    let asked = Asked {
-        work: Work::Row100,
-        protocol: Protocol::Simple,
-        clients: CLIENTS,
-        rate: None,
-        window: Duration::from_millis(stage.depth.choose(350, 800, 1500)),
-    };
+    let asked =
+        Asked { work: Work::Row100, protocol: Protocol::Simple, clients: CLIENTS, rate: None, window: stage.depth.window() };
     let cell = Cell { workload: "fence/query", protocol: Some("simple"), clients: CLIENTS };
-    stage.measure(&cell, &subjects, stage.depth.choose(7, 11, 21), |programs, subject| {
+    stage.measure(&cell, &subjects, 2 * stage.depth.rounds() + 1, |programs, subject| {
         Ok(of_query(&programs.load(subject, &asked)?, subject))
     });
     Ok(())
@@ -61,7 +55,7 @@ pub fn connect(stage: &mut Stage<'_>) -> Result<(), String> {
     let places = ["domicile, fence off", "domicile, fence on"].map(|name| Programs::direct(address).named(name));
     let subjects: Vec<&Subject> = places.iter().collect();
     let cell = Cell { workload: "fence/connect", protocol: None, clients: 1 };
-    stage.measure(&cell, &subjects, stage.depth.choose(3, 7, 11), |_, subject| {
+    stage.measure(&cell, &subjects, stage.depth.rounds(), |_, subject| {
         let inside = subject.name.ends_with("on");
         let place = Place { cgroup: inside.then(|| gate.cgroup()), unprivileged: true };
         let attempt = if inside { format!("{}:cost={address}", number(REGION)) } else { format!("cost={address}") };

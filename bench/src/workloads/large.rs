@@ -1,7 +1,5 @@
 //! 64 MiB at once: as a result, by COPY out, and by COPY in.
 
-use std::time::Duration;
-
 use crate::answers::{LARGE_BYTES, Work};
 use crate::cell::{Cell, Sample};
 use crate::outcome::Protocol;
@@ -37,10 +35,10 @@ fn run(stage: &mut Stage<'_>, workload: &str, work: Work) -> Result<(), String> 
     let mut subjects = stage.everybody(server, Some("pkt_buf = 65536"))?;
     subjects.push(Programs::direct(server));
     let subjects: Vec<&Subject> = subjects.iter().collect();
-    let window = Duration::from_millis(stage.depth.choose(300, 800, 2000));
+    let window = stage.depth.window();
     let asked = Asked { work, protocol: Protocol::Simple, clients: 1, rate: None, window };
     let cell = Cell { workload, protocol: Some("simple"), clients: 1 };
-    stage.measure(&cell, &subjects, stage.depth.choose(2, 7, 11), |programs, subject| {
+    stage.measure(&cell, &subjects, stage.depth.choose(2, 5, 6), |programs, subject| {
         let outcome = programs.load(subject, &asked)?;
         let bytes = outcome.queries as f64 * LARGE_BYTES as f64;
         let mut values = Vec::new();

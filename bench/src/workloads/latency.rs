@@ -29,7 +29,7 @@ pub fn run(stage: &mut Stage<'_>) -> Result<(), String> {
     let judge = subjects.iter().find(|subject| subject.name == "pgbouncer").copied().unwrap_or(subjects[0]);
     let outcome = stage.programs.load(judge, &saturated)?;
     let most = outcome.queries as f64 / outcome.seconds;
-    let window = Duration::from_millis(stage.depth.choose(1000, 3000, 8000));
+    let window = Duration::from_millis(stage.depth.choose(1000, 2000, 3000));
     for (name, part) in stage.depth.choose(&[("latency/half", 0.5)][..], &RATES, &RATES) {
         // Round figures, so that reports can be compared.
         let rate = (most * part / 500.0).round().max(1.0) * 500.0;
@@ -37,7 +37,7 @@ pub fn run(stage: &mut Stage<'_>) -> Result<(), String> {
             .note(format!("{name} is {rate} queries/s: {part} of the {most:.0} that {} does with {CLIENTS} clients", judge.name));
         let asked = Asked { rate: Some(rate), window, ..saturated };
         let cell = Cell { workload: name, protocol: Some("simple"), clients: CLIENTS };
-        stage.measure(&cell, &subjects, stage.depth.choose(2, 5, 9), |programs, subject| {
+        stage.measure(&cell, &subjects, stage.depth.choose(2, 3, 5), |programs, subject| {
             let outcome = programs.load(subject, &asked)?;
             let latency = outcome.latency;
             let mut values =

@@ -58,9 +58,9 @@ fn run(stage: &mut Stage<'_>, workload: &str, login: Login) -> Result<(), String
 
 fn measure(stage: &mut Stage<'_>, workload: &str, all: &[Subject]) {
     let subjects: Vec<&Subject> = all.iter().collect();
-    let window = Duration::from_millis(stage.depth.choose(600, 1500, 3000));
+    let window = Duration::from_millis(stage.depth.choose(600, 1000, 1500));
     let cell = Cell { workload, protocol: None, clients: CLIENTS };
-    stage.measure(&cell, &subjects, stage.depth.choose(2, 5, 9), |programs, subject| {
+    stage.measure(&cell, &subjects, stage.depth.choose(2, 3, 5), |programs, subject| {
         let process = subject.process.ok_or("no process")?;
         let mut command = Command::new(&programs.bench);
         command.args(["--core", &subjects::load_core().to_string(), "logins", &subject.address.to_string()]);

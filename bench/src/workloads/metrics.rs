@@ -18,11 +18,11 @@ const CLIENTS: usize = 64;
 pub fn query(stage: &mut Stage<'_>) -> Result<(), String> {
     let scraped = stage.domicile(stage.server())?.named("domicile, scraped each second");
     let quiet = scraped.again("domicile, not scraped");
-    let seconds = stage.depth.choose(1, 1, 2);
+    let seconds = 1;
     let window = Duration::from_secs(seconds);
     let asked = Asked { work: Work::Row100, protocol: Protocol::Simple, clients: CLIENTS, rate: None, window };
     let cell = Cell { workload: "metrics/query", protocol: Some("simple"), clients: CLIENTS };
-    stage.measure(&cell, &[&quiet, &scraped], stage.depth.choose(3, 9, 15), |programs, subject| {
+    stage.measure(&cell, &[&quiet, &scraped], 2 * stage.depth.rounds() + 1, |programs, subject| {
         thread::scope(|scope| {
             let load = scope.spawn(|| programs.load(subject, &asked));
             if let Some(proxy) = subject.proxy() {

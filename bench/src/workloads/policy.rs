@@ -30,15 +30,10 @@ pub fn query(stage: &mut Stage<'_>) -> Result<(), String> {
     let all: Result<Vec<_>, _> = all.iter().map(|&(logins, regions)| start(stage, logins, regions)).collect();
     let all = all?;
     let subjects: Vec<&Subject> = all.iter().collect();
-    let asked = Asked {
-        work: Work::Row100,
-        protocol: Protocol::Simple,
-        clients: CLIENTS,
-        rate: None,
-        window: Duration::from_millis(stage.depth.choose(350, 800, 1500)),
-    };
+    let asked =
+        Asked { work: Work::Row100, protocol: Protocol::Simple, clients: CLIENTS, rate: None, window: stage.depth.window() };
     let cell = Cell { workload: "policy/query", protocol: Some("simple"), clients: CLIENTS };
-    stage.measure(&cell, &subjects, stage.depth.choose(3, 7, 11), |programs, subject| {
+    stage.measure(&cell, &subjects, stage.depth.rounds(), |programs, subject| {
         Ok(of_query(&programs.load(subject, &asked)?, subject))
     });
     Ok(())

@@ -73,8 +73,8 @@ fn run(stage: &mut Stage<'_>, workload: &str, subjects: &[Subject]) {
     let subjects: Vec<&Subject> = subjects.iter().collect();
     for protocol in stage.depth.choose(&["simple"][..], &["simple", "prepared"], &["simple", "extended", "prepared"]) {
         let cell = Cell { workload, protocol: Some(protocol), clients: CLIENTS };
-        let seconds = stage.depth.choose("1", "3", "5");
-        stage.measure(&cell, &subjects, stage.depth.choose(2, 5, 7), |_, subject| measure(subject, protocol, seconds));
+        let seconds = stage.depth.choose("1", "2", "2");
+        stage.measure(&cell, &subjects, stage.depth.choose(2, 3, 5), |_, subject| measure(subject, protocol, seconds));
     }
 }
 

@@ -1,7 +1,5 @@
 //! CPU time, system calls and rate of short queries at saturation.
 
-use std::time::Duration;
-
 use crate::answers::Work;
 use crate::cell::{Cell, Sample};
 use crate::outcome::{Outcome, Protocol};
@@ -13,17 +11,17 @@ use crate::subjects::{Programs, Subject};
 /// # Errors
 /// A subject does not start.
 pub fn small(stage: &mut Stage<'_>) -> Result<(), String> {
-    let usual: Vec<(Protocol, usize)> = [Protocol::Simple, Protocol::Extended, Protocol::Prepared]
+    let all: Vec<(Protocol, usize)> = [Protocol::Simple, Protocol::Extended, Protocol::Prepared]
         .into_iter()
-        .flat_map(|protocol| [64, 256, 8, 1].map(|clients| (protocol, clients)))
+        .flat_map(|protocol| [64, 256, 512, 8, 1].map(|clients| (protocol, clients)))
         .collect();
     let cells = match stage.depth {
         Depth::Quick => vec![(Protocol::Simple, 64), (Protocol::Extended, 64), (Protocol::Prepared, 64), (Protocol::Simple, 1)],
-        Depth::Usual => usual,
-        Depth::Full => {
-            let many = [Protocol::Simple, Protocol::Extended, Protocol::Prepared].map(|protocol| (protocol, 512));
-            usual.into_iter().chain(many).collect()
+        Depth::Usual => {
+            let is_usual = |cell: &(Protocol, usize)| matches!(cell, (_, 64 | 256) | (Protocol::Simple, 1 | 8));
+            all.into_iter().filter(is_usual).collect()
         }
+        Depth::Full => all,
     };
     run(stage, "query/row100", Work::Row100, &cells, None)
 }
@@ -49,8 +47,9 @@ fn run(stage: &mut Stage<'_>, workload: &str, work: Work, cells: &[(Protocol, us
     let mut subjects = stage.everybody(server, more)?;
     subjects.push(Programs::direct(server));
     let all: Vec<&Subject> = subjects.iter().collect();
-    let rounds = stage.depth.choose(3, 7, 11);
-    let window = Duration::from_millis(stage.depth.choose(350, 800, 1500));
+    // In a full run the large rows have many sizes, too.
+    let rounds = if work == Work::Row8192 { stage.depth.choose(3, 5, 4) } else { stage.depth.rounds() };
+    let window = stage.depth.window();
     for (index, &(protocol, clients)) in cells.iter().enumerate() {
         // Where time is short, the server by itself is measured once.
         let is_wanted = |subject: &&Subject| subject.process.is_some() || index == 0 || stage.depth != Depth::Quick;
@@ -68,7 +67,7 @@ fn run(stage: &mut Stage<'_>, workload: &str, work: Work, cells: &[(Protocol, us
             let has_rows = |name: &str| stage.report.has(&cell, name);
             let counted: Vec<&Subject> =
                 subjects.iter().copied().filter(|subject| subject.process.is_some() && has_rows(&subject.name)).collect();
-            stage.measure(&cell, &counted, stage.depth.choose(1, 1, 3), calls);
+            stage.measure(&cell, &counted, 1, calls);
         }
     }
     Ok(())

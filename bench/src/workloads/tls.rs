@@ -1,7 +1,6 @@
 //! Short queries where the client's connection is encrypted, the server's, or both; the same certificate for everybody.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use domicile_tests::tls::{Authority, Files};
 
@@ -100,7 +99,7 @@ fn run(stage: &mut Stage<'_>, workload: &str, sides: Sides) -> Result<(), String
     let without = [stage.programs.floor(stub.address)?, Programs::direct(stub.address)];
     all.extend(without.map(|subject| certificates.asked(subject, sides)));
     let subjects: Vec<&Subject> = all.iter().collect();
-    let window = Duration::from_millis(stage.depth.choose(350, 800, 1500));
+    let window = stage.depth.window();
     let cells: &[(Protocol, usize)] = stage.depth.choose(
         &[(Protocol::Simple, 16)],
         &[(Protocol::Simple, 16), (Protocol::Prepared, 16)],
@@ -109,7 +108,7 @@ fn run(stage: &mut Stage<'_>, workload: &str, sides: Sides) -> Result<(), String
     for &(protocol, clients) in cells {
         let cell = Cell { workload, protocol: Some(protocol.name()), clients };
         let asked = Asked { work: Work::Row100, protocol, clients, rate: None, window };
-        stage.measure(&cell, &subjects, stage.depth.choose(3, 7, 11), |programs, subject| {
+        stage.measure(&cell, &subjects, stage.depth.rounds(), |programs, subject| {
             Ok(of_query(&programs.load(subject, &asked)?, subject))
         });
     }

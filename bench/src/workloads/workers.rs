@@ -1,7 +1,5 @@
 //! One worker, and two that share the machine with the load.
 
-use std::time::Duration;
-
 use crate::answers::Work;
 use crate::cell::Cell;
 use crate::outcome::Protocol;
@@ -23,15 +21,10 @@ pub fn run(stage: &mut Stage<'_>) -> Result<(), String> {
     };
     let all = [start(1)?, start(2)?];
     let subjects: Vec<&Subject> = all.iter().collect();
-    let asked = Asked {
-        work: Work::Row100,
-        protocol: Protocol::Simple,
-        clients: CLIENTS,
-        rate: None,
-        window: Duration::from_millis(stage.depth.choose(350, 800, 1500)),
-    };
+    let asked =
+        Asked { work: Work::Row100, protocol: Protocol::Simple, clients: CLIENTS, rate: None, window: stage.depth.window() };
     let cell = Cell { workload: "workers", protocol: Some("simple"), clients: CLIENTS };
-    stage.measure(&cell, &subjects, stage.depth.choose(3, 7, 11), |programs, subject| {
+    stage.measure(&cell, &subjects, stage.depth.rounds(), |programs, subject| {
         Ok(of_query(&programs.load(subject, &asked)?, subject))
     });
     Ok(())
