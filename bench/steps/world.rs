@@ -10,7 +10,7 @@ use domicile::pool::{
 };
 use domicile::region::{RegionId, SessionRegion};
 use domicile::session::{
-    Core, CoreSettings, Counters, Identity, Login, Output, Outputs, Payload, SessionKey, StatementBounds, Timeouts,
+    Core, CoreSettings, Counters, Identity, Login, Output, Outputs, Payload, RegionPlaces, SessionKey, StatementBounds, Timeouts,
 };
 use domicile::sql::{self, Guard, GuardSet, StringConstants};
 use domicile::table::Publisher;
@@ -107,7 +107,7 @@ impl World {
         };
         let secret = CancelSecret::from(&[1, 2, 3, 4][..]);
         let told = Arc::new(parameters());
-        let login = Login { identity, told, before: Default::default(), secret, places: Vec::new() };
+        let login = Login { identity, told, before: Default::default(), secret, places: Vec::new(), region_place: None };
         self.session = self.core.client_ready(login, self.now, &mut self.out);
         self.out.clear();
     }
@@ -266,6 +266,7 @@ fn settings() -> CoreSettings {
         session_statements: StatementBounds { count: 4096, bytes: 4 << 20 },
         timeouts: Timeouts::default(),
         nodes: Arc::new([]),
+        region_places: RegionPlaces::default(),
         memory: Arc::default(),
     }
 }

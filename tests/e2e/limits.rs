@@ -70,6 +70,31 @@ fn clients_are_counted_by_user_database_and_region_and_a_place_is_free_again() {
 }
 
 #[test]
+fn a_session_is_counted_in_the_region_that_it_is_in() {
+    let Some(world) = world() else { return };
+    let proxy = start(&limited(world, "max_clients_per_region = 2"));
+    let eu = Login { parameters: &[("helios.region", "eu-west")], ..Login::default() };
+    let mut clients: Vec<Client> = (0..2).map(|_| proxy.login(&eu).expect("there is room")).collect();
+    assert_eq!(refusal(&proxy, &eu).sqlstate(), "53300");
+    let mut other = proxy.login(&Login::default()).expect("it is in no region");
+    let said = other.query("SET helios.region = 'eu-west'");
+    assert_eq!(said.to_string(), "E 53300 too many clients of region \"eu-west\" already / Z I");
+    assert!(hint(&said).contains("limits.max_clients_per_region"));
+    // Whoever has gone to another region, for good, leaves a place.
+    clients[0].query("BEGIN");
+    clients[0].query("SET helios.region = 'us-east'");
+    assert_eq!(clients[0].query("SELECT current_setting('cluster_node')").value().as_deref(), Some("pg-us-east"));
+    assert_eq!(refusal(&proxy, &eu).sqlstate(), "53300");
+    clients[0].query("COMMIT");
+    assert_eq!(other.query("SET helios.region = 'eu-west'").to_string(), "C SET / Z I");
+    assert_eq!(other.query("SELECT current_setting('cluster_node')").value().as_deref(), Some("pg-eu-west"));
+    assert_eq!(refusal(&proxy, &eu).sqlstate(), "53300");
+    assert_eq!(clients[0].query("SET helios.region = 'eu-west'").sqlstate(), "53300");
+    drop(other);
+    wait_for(PATIENCE, || proxy.login(&eu).ok()).expect("a place is free");
+}
+
+#[test]
 fn all_clients_have_a_bound_which_names_itself() {
     let Some(world) = world() else { return };
     let proxy = start(&limited(world, "max_clients = 3"));

@@ -11,7 +11,7 @@ use domicile::pool::{
 };
 use domicile::region::RegionId;
 use domicile::session::{
-    Core, CoreSettings, Counters, Identity, Login, Output, Outputs, Payload, SessionKey, StatementBounds, Timeouts,
+    Core, CoreSettings, Counters, Identity, Login, Output, Outputs, Payload, RegionPlaces, SessionKey, StatementBounds, Timeouts,
 };
 use domicile::table::Publisher;
 use domicile::wire::CancelSecret;
@@ -189,6 +189,7 @@ impl World {
             session_state: setup.state,
             pin_notice: true,
             session_statements: StatementBounds { count: 4096, bytes: 4 << 20 },
+            region_places: RegionPlaces::default(),
             memory: Arc::default(),
             timeouts: Timeouts::default(),
             nodes: Arc::new([]),
@@ -309,7 +310,7 @@ impl World {
         let reference = Server::reference(start, served_by, &startup);
         let told = Arc::new(parameters(&reference));
         let secret = CancelSecret::from(&self.rng.u32(..).to_be_bytes()[..]);
-        let login = Login { identity, told, before: Default::default(), secret, places: Vec::new() };
+        let login = Login { identity, told, before: Default::default(), secret, places: Vec::new(), region_place: None };
         let roams = self.setup.mode == PoolMode::Transaction && self.rng.bool();
         let kind = if self.rng.u8(..3) == 0 { SLOW } else { 'c' };
         let session = self.core.client_ready(login, self.now, &mut self.out);

@@ -214,6 +214,7 @@ pub(super) fn core_settings(rules: &Rules, workers: usize) -> CoreSettings {
         pin_notice: rules.config.pin_notice,
         session_statements: StatementBounds { count: limits.session_statements as usize, bytes: limits.session_statement_bytes },
         memory: Arc::clone(&rules.memory),
+        region_places: rules.region_places.clone(),
         timeouts: Timeouts {
             query: limits.query_timeout,
             transaction: limits.transaction_timeout,

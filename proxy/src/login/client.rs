@@ -181,9 +181,14 @@ impl Desk {
                     if let Some(refused) = self.refuses_database(user, database) {
                         return self.turn_away(&mut socket, &refused, peer).await;
                     }
-                    let newcomer = Newcomer { user, database, region: region.as_deref() };
-                    match self.census.admit(newcomer, &self.rules().config.limits) {
-                        Ok(more) => places.extend(more),
+                    let rules = self.rules();
+                    let region = region.map(|region| (region, rules.policy.name(region)));
+                    let newcomer = Newcomer { user, database, region };
+                    match self.census.admit(newcomer, &rules.config.limits, &rules.region_places) {
+                        Ok((more, region_place)) => {
+                            places.extend(more);
+                            login.region_place = region_place;
+                        }
                         Err(refusal) => {
                             let subject = Some((user.to_string(), database.to_string()));
                             let refused = Refused { subject, ..Refused::because(refusal) };

@@ -34,7 +34,7 @@ use crate::config::{Secret, TlsMode};
 use crate::limits::AUTH_MESSAGE_BYTES_MAX;
 use crate::observe::{Limit, LoginOutcome};
 use crate::policy::{Claims, Denial, Proven, Subject};
-use crate::region::SessionRegion;
+use crate::region::{RegionId, SessionRegion};
 use crate::session::{AuditRecord, Identity, Login};
 use crate::tls::{ClientCertificate, HANDSHAKE_RECORD};
 use crate::wire::backend::authentication_ok;
@@ -127,7 +127,7 @@ pub struct Admitted {
     /// What the client has sent behind its login.
     pub early: Bytes,
     /// The declared region that it starts in.
-    pub region: Option<Box<str>>,
+    pub region: Option<RegionId>,
 }
 
 impl ClientLogin {
@@ -364,9 +364,16 @@ impl ClientLogin {
             startup_region: admission.startup_region,
             tls: self.transport.tls.as_ref().map(|tls| Arc::clone(&tls.shown)),
         };
-        let login = Login { identity, told: Arc::new(told), before, secret: self.secret(startup), places: Vec::new() };
+        let login = Login {
+            identity,
+            told: Arc::new(told),
+            before,
+            secret: self.secret(startup),
+            places: Vec::new(),
+            region_place: None,
+        };
         let region = match &start {
-            SessionRegion::Declared(region) => Some(rules.policy.name(*region).into()),
+            SessionRegion::Declared(region) => Some(*region),
             SessionRegion::None | SessionRegion::Undeclared(_) => None,
         };
         Step::Admit(Box::new(Admitted { login, early: self.input.split().freeze(), region }))

@@ -65,7 +65,7 @@ use crate::observe::{AuditLog, LoginCounters};
 use crate::policy::{Grant, Policy};
 use crate::pool::{OpenError, OpenRequest, Parameters};
 use crate::region::{RegionId, SessionRegion};
-use crate::session::{Counters, Memory};
+use crate::session::{Counters, Memory, RegionPlaces};
 use crate::target::TargetSessionAttrs;
 use attempts::Attempts;
 use authentication::Authenticator;
@@ -88,6 +88,8 @@ pub struct Rules {
     pub policy: Arc<Policy>,
     /// How much memory the process has; the same for the life of the process.
     pub memory: Arc<Memory>,
+    /// How many clients each region has, which is counted for the life of the process, and may have.
+    pub region_places: RegionPlaces,
     /// The nodes it names, in its order.
     pub nodes: Vec<Rc<Node>>,
     authenticator: Authenticator,
@@ -101,11 +103,13 @@ impl Rules {
     /// `process_secret` is random and stays the same while the process lives.
     pub fn new(config: Config, policy: Arc<Policy>, process_secret: [u8; 32], previous: Option<&Self>, now: Instant) -> Self {
         let memory = previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.memory));
+        let region_places = previous.map_or_else(RegionPlaces::default, |previous| previous.region_places.clone());
+        let region_places = region_places.bounded(config.limits.max_clients_per_region);
         let nodes = node::nodes(&config, &policy, previous.map_or(&[], |previous| &previous.nodes), now);
         let told_by_default = config.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let authenticator = Authenticator::new(process_secret, &config.auth.users);
         let lookup = Lookup::new(config.auth.query.as_ref());
-        Self { policy, memory, nodes, authenticator, lookup, told_by_default: Arc::new(told_by_default), config }
+        Self { policy, memory, region_places, nodes, authenticator, lookup, told_by_default: Arc::new(told_by_default), config }
     }
 
     /// The nodes of a region that come in question, in the order in which they are tried. What is known of them goes for true until

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::local::LocalStatement;
 use super::output::{Identity, Login};
 use super::pin::Pin;
-use super::place::Place;
+use super::place::{Place, RegionPlace};
 use super::prepared::{Note, SessionStatements};
 use super::region::RegionTrack;
 use super::report::Watch;
@@ -165,6 +165,8 @@ pub(super) struct Session {
     pub(super) times: Times,
     /// Where it is counted; given back with it.
     _places: Vec<Place>,
+    /// The same by the region that it starts in, until it is there.
+    pub(super) region_place: Option<RegionPlace>,
 }
 
 /// A BEGIN that has not been sent.
@@ -235,6 +237,7 @@ impl Session {
             watch: Watch::default(),
             times: Times::default(),
             _places: login.places,
+            region_place: login.region_place,
         }
     }
 

@@ -188,10 +188,11 @@ impl Common {
         }
         if session.grant.is_none() {
             let start = identity.startup_region.as_ref().map_or_else(|| grant.start().clone(), |name| policy.region(name));
-            session.region = RegionTrack::new(start);
+            session.region = RegionTrack::new(start, session.region_place.take(), &self.settings.region_places);
         } else {
             // A name may have been declared or have lost its declaration; numbers keep their names.
-            session.region.rename(|region| policy.region(policy.region_name(region)));
+            let places = &self.settings.region_places;
+            session.region.rename(|region| policy.region(policy.region_name(region)), places);
         }
         session.generation = policy.generation();
         session.grant = Some(grant);

@@ -233,6 +233,10 @@ impl Common {
         if region != *session.region.current() && touched {
             return self.fail_unit(session, &Refusal::region_changes_too_late(), out);
         }
+        if !session.region.reserve(&region, &self.settings.region_places) {
+            let refusal = Refusal::region_is_full(self.policy.snapshot().region_name(&region));
+            return self.fail_unit(session, &refusal, out);
+        }
         session.region.set(region, local);
         self.answer(session, answer, out);
         Verdict::Done

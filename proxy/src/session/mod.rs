@@ -62,7 +62,7 @@ pub use counters::{Counter, Counters, Outcome};
 pub use greeting::encode as encode_greeting;
 pub use operate::Operation;
 pub use output::{AuditRecord, CoreSettings, FirstNodes, Identity, Login, Output, Outputs, Payload};
-pub use place::{Count, Place};
+pub use place::{Count, Place, RegionPlace, RegionPlaces};
 pub use prepared::StatementBounds;
 pub use pressure::{Memory, Pressure};
 pub use refusal::Refusal;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{CancelOrder, Memory, Place, Refusal, StatementBounds, Timeouts};
+use super::{CancelOrder, Memory, Place, Refusal, RegionPlace, RegionPlaces, StatementBounds, Timeouts};
 use crate::policy::{Proven, Reason};
 use crate::pool::{self, BackendKey, Farewell, MovedBackend, OpenRequest, OpenTicket, Parameters, SessionKey, StartupSettings};
 use crate::region::RegionId;
@@ -29,6 +29,8 @@ pub struct CoreSettings {
     pub session_statements: StatementBounds,
     /// How much memory there is.
     pub memory: Arc<Memory>,
+    /// How many clients each region has, and may have.
+    pub region_places: RegionPlaces,
     /// What ends by time.
     pub timeouts: Timeouts,
     /// The nodes that serve each region first, by [`RegionId::index`]; for `SHOW domicile.node`.
@@ -72,6 +74,8 @@ pub struct Login {
     pub secret: CancelSecret,
     /// Where it is counted.
     pub places: Vec<Place>,
+    /// Where it is counted by the region that it starts in.
+    pub region_place: Option<RegionPlace>,
 }
 
 /// What the engine has to do, in order. It drains the list after every call of the core.

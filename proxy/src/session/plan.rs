@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::Refusal;
 use super::pin::Cause;
+use super::place::RegionPlaces;
 use super::region::RegionTrack;
 use crate::policy::{Denial, Grant, Policy};
 use crate::pool::{Effect, Parameters};
@@ -18,6 +19,7 @@ use crate::wire::{Report, Severity, SqlState, TransactionStatus, backend, encode
 pub(super) struct View<'a> {
     pub(super) policy: &'a Policy,
     pub(super) grant: &'a Grant,
+    pub(super) region_places: &'a RegionPlaces,
     pub(super) region: RegionTrack,
     pub(super) status: TransactionStatus,
     /// A statement of the client has run in the open transaction, or in the unit before its Sync.
@@ -286,6 +288,9 @@ impl Walk<'_> {
         self.check_place()?;
         if region != self.region.current() && self.touched {
             return Err(Refusal::region_changes_too_late().into());
+        }
+        if !self.region.reserve(region, self.view.region_places) {
+            return Err(Refusal::region_is_full(self.view.policy.region_name(region)).into());
         }
         self.region.set(region.clone(), local);
         Ok(())

@@ -76,6 +76,12 @@ impl Refusal {
             .with_hint("Set the region before the first statement of a transaction, message or pipeline.")
     }
 
+    /// In the words that a login is refused with.
+    pub(super) fn region_is_full(name: &str) -> Self {
+        Self::new(SqlState::TOO_MANY_CONNECTIONS, format!("too many clients of region \"{name}\" already"))
+            .with_hint("The proxy admits limits.max_clients_per_region of them.")
+    }
+
     pub(super) fn region_changes_at_end() -> Self {
         Self::new(
             SqlState::FEATURE_NOT_SUPPORTED,

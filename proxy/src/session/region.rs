@@ -1,5 +1,8 @@
 //! The session region as a setting: SET, SET LOCAL and RESET with the transaction rules of PostgreSQL's own settings.
 
+use std::rc::Rc;
+
+use super::place::{RegionPlace, RegionPlaces};
 use crate::limits::SAVEPOINTS_MAX;
 use crate::region::SessionRegion;
 
@@ -10,6 +13,8 @@ pub(super) struct RegionTrack {
     values: Values,
     /// Present from the first SET of a transaction to its end.
     undo: Option<Box<Undo>>,
+    /// Where it is counted: in its region and, until the transaction ends, in each that it has been in or has asked for.
+    places: Vec<Rc<RegionPlace>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -26,10 +31,51 @@ struct Undo {
 }
 
 impl RegionTrack {
-    /// A session that starts in `start`, which RESET goes back to.
-    pub(super) fn new(start: SessionRegion) -> Self {
+    /// A session that starts in `start`, which RESET goes back to. Its login has taken `place`.
+    pub(super) fn new(start: SessionRegion, place: Option<RegionPlace>, places: &RegionPlaces) -> Self {
         let values = Values { current: start.clone(), kept: start.clone() };
-        Self { start, values, undo: None }
+        let mut track = Self { start, values, undo: None, places: place.into_iter().map(Rc::new).collect() };
+        track.settle_place(places);
+        track
+    }
+
+    /// Takes a place in a region that it may be about to go to. False: the region is full.
+    pub(super) fn reserve(&mut self, region: &SessionRegion, places: &RegionPlaces) -> bool {
+        if !self.lacks_place(region) {
+            return true;
+        }
+        let SessionRegion::Declared(region) = region else { return true };
+        let place = places.take(*region);
+        self.places.extend(place.into_iter().map(Rc::new));
+        self.places.last().is_some_and(|place| place.region() == *region)
+    }
+
+    /// Has the places, too, that a plan has reserved.
+    pub(super) fn adopt_places(&mut self, plan: &Self) {
+        self.places.clone_from(&plan.places);
+    }
+
+    fn lacks_place(&self, region: &SessionRegion) -> bool {
+        match region {
+            SessionRegion::Declared(region) => self.places.iter().all(|place| place.region() != *region),
+            SessionRegion::None | SessionRegion::Undeclared(_) => false,
+        }
+    }
+
+    /// It is counted where it is, whatever the bound, and nowhere else.
+    fn settle_place(&mut self, places: &RegionPlaces) {
+        if let SessionRegion::Declared(region) = self.values.current
+            && self.lacks_place(&self.values.current)
+        {
+            self.places.extend(places.take_anyway(region).map(Rc::new));
+        }
+        self.leave_others();
+    }
+
+    /// Nothing leads back to a former region any more.
+    fn leave_others(&mut self) {
+        let Self { values: Values { current, .. }, places, .. } = self;
+        places.retain(|place| *current == SessionRegion::Declared(place.region()));
     }
 
     /// The region the session is in.
@@ -72,6 +118,9 @@ impl RegionTrack {
     pub(super) fn commit(&mut self) {
         if self.undo.take().is_some() {
             self.values.current = self.values.kept.clone();
+            self.leave_others();
+        } else if self.places.len() > 1 {
+            self.leave_others();
         }
     }
 
@@ -79,6 +128,9 @@ impl RegionTrack {
     pub(super) fn rollback(&mut self) {
         if let Some(undo) = self.undo.take() {
             self.values = Values { current: undo.before.clone(), kept: undo.before };
+            self.leave_others();
+        } else if self.places.len() > 1 {
+            self.leave_others();
         }
     }
 
@@ -117,7 +169,7 @@ impl RegionTrack {
     }
 
     /// The names of regions have got a new meaning (a reload).
-    pub(super) fn rename(&mut self, renew: impl Fn(&SessionRegion) -> SessionRegion) {
+    pub(super) fn rename(&mut self, renew: impl Fn(&SessionRegion) -> SessionRegion, places: &RegionPlaces) {
         let renew_values = |values: &mut Values| {
             values.current = renew(&values.current);
             values.kept = renew(&values.kept);
@@ -127,6 +179,8 @@ impl RegionTrack {
         if let Some(undo) = &mut self.undo {
             undo.before = renew(&undo.before);
             undo.savepoints.iter_mut().for_each(|(_, values)| renew_values(values));
+        } else {
+            self.settle_place(places);
         }
     }
 }
@@ -140,7 +194,7 @@ mod tests {
     }
 
     fn in_a() -> RegionTrack {
-        RegionTrack::new(region("a"))
+        RegionTrack::new(region("a"), None, &RegionPlaces::default())
     }
 
     #[test]
@@ -178,5 +232,35 @@ mod tests {
         track.rollback_to("s");
         assert!(!track.is_open(), "a savepoint that is not known was made before the first SET");
         assert_eq!(*track.current(), region("a"));
+    }
+
+    #[test]
+    fn a_place_that_was_asked_for_in_vain_is_given_back() {
+        let places = RegionPlaces::default().bounded(Some(1));
+        let region = |index| SessionRegion::Declared(crate::region::RegionId::new(index).unwrap());
+        let mut track = RegionTrack::new(region(0), None, &places);
+        let mut plan = track.clone();
+        assert!(plan.reserve(&region(1), &places) && plan.reserve(&region(0), &places));
+        let mut other = RegionTrack::new(region(2), None, &places);
+        assert!(!other.reserve(&region(1), &places));
+        track.adopt_places(&plan);
+        drop(plan);
+        // What was planned has failed before the SET.
+        track.rollback();
+        assert!(other.reserve(&region(1), &places));
+        assert!(!other.reserve(&region(0), &places), "it is where it was");
+        drop(track);
+        assert!(other.reserve(&region(0), &places));
+    }
+
+    #[test]
+    fn a_session_is_counted_where_a_reload_puts_it() {
+        let places = RegionPlaces::default().bounded(Some(1));
+        let declared = SessionRegion::Declared(crate::region::RegionId::new(0).unwrap());
+        let mut track = RegionTrack::new(region("new"), None, &places);
+        track.rename(|_| declared.clone(), &places);
+        assert!(!in_a().reserve(&declared, &places));
+        track.rename(|_| region("old"), &places);
+        assert!(in_a().reserve(&declared, &places));
     }
 }

@@ -120,6 +120,7 @@ impl Common {
         let view = View {
             policy: self.policy.snapshot(),
             grant,
+            region_places: &self.settings.region_places,
             region: session.region.clone(),
             status: session.status,
             touched,
@@ -213,6 +214,7 @@ impl Common {
             Gate::Refuse(refusal) => return self.block(session, plan, facts, text, &refusal, out),
         };
         session.fresh = false;
+        session.region.adopt_places(&plan.region);
         if let Some(cause) = plan.leaves {
             session.guards |= plan.guards;
             self.leaves_behind(session, key, cause, out);

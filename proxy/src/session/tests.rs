@@ -17,6 +17,7 @@ mod model;
 mod operating;
 mod pins;
 mod pipelines;
+mod places;
 mod prepared;
 mod prepared_elsewhere;
 mod replication;

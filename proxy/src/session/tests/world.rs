@@ -12,7 +12,7 @@ use crate::policy::{BindSource, NoRegion, Policy, RegionSource, Source, Unbound}
 use crate::pool::{BackendInfo, BackendKey, NodeIdentity, Parameters, PoolMode, Quotas, SessionKey, Settings, StatePolicy};
 use crate::region::RegionId;
 use crate::session::{
-    Cancel, Core, CoreSettings, Counters, Identity, Login, Output, Outputs, Payload, StatementBounds, Timeouts,
+    Cancel, Core, CoreSettings, Counters, Identity, Login, Output, Outputs, Payload, RegionPlaces, StatementBounds, Timeouts,
 };
 use crate::table::Publisher;
 use crate::target::TargetSessionAttrs;
@@ -36,6 +36,7 @@ pub(super) struct Setup {
     pub(super) session_state: StatePolicy,
     pub(super) prepared_statements: usize,
     pub(super) timeouts: Timeouts,
+    pub(super) clients_per_region: Option<u32>,
 }
 
 pub(super) fn transaction_mode() -> Setup {
@@ -46,6 +47,7 @@ pub(super) fn transaction_mode() -> Setup {
         session_state: StatePolicy::Pin,
         prepared_statements: 200,
         timeouts: Timeouts::default(),
+        clients_per_region: None,
     }
 }
 
@@ -168,6 +170,7 @@ impl World {
             session_state: setup.session_state,
             pin_notice: true,
             session_statements: StatementBounds { count: 4096, bytes: 4 << 20 },
+            region_places: RegionPlaces::default().bounded(setup.clients_per_region),
             memory: Arc::default(),
             timeouts: setup.timeouts,
             nodes: ["node-eu", "node-us"].map(|name| std::array::from_fn(|_| Some(name.into()))).into(),
@@ -374,6 +377,7 @@ impl World {
             before: backend::authentication_ok(),
             secret: name.repeat(4).as_bytes().into(),
             places: Vec::new(),
+            region_place: None,
         };
         let session = self.core.client_ready(login, self.now, &mut self.out);
         self.names.insert(session, name.to_owned());
