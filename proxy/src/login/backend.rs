@@ -132,7 +132,7 @@ impl Desk {
                     rules.has_news_of(node);
                 }
                 let fit = choice::fit(request.target, node.config.role, said);
-                let parameters = self.interner.borrow_mut().share(facts.parameters.into());
+                let parameters = self.shared.borrow_mut().parameters.share(facts.parameters.into());
                 debug!(node = &*node.name, user, database, process_id = facts.process_id, ?fit, "backend opened");
                 let (process_id, secret, tls) = (facts.process_id, facts.secret, facts.tls);
                 let (node, route) = (node.identity.clone(), node.route(address, fit != Fit::Good));

@@ -196,7 +196,7 @@ impl Desk {
                         }
                     }
                     login.places = places;
-                    login.told = self.interner.borrow_mut().share(login.told);
+                    let login = self.shared.borrow_mut().share(login);
                     let Identity { user, database, .. } = &login.identity;
                     debug!(peer = shown, user = &**user, database = &**database, worker, "client logged in");
                     (self.deliver)(worker, ToWorker::Client { connection: socket.into_connection(), login, early, seat });

@@ -62,10 +62,10 @@ use crate::config::Config;
 use crate::engine::ToWorker;
 use crate::fence::Fence;
 use crate::observe::{AuditLog, LoginCounters};
-use crate::policy::{Grant, Policy};
+use crate::policy::{Grant, Policy, Proven};
 use crate::pool::{OpenError, OpenRequest, Parameters};
 use crate::region::{RegionId, SessionRegion};
-use crate::session::{Counters, Memory, RegionPlaces};
+use crate::session::{Counters, Identity, Login, Memory, RegionPlaces};
 use crate::target::TargetSessionAttrs;
 use attempts::Attempts;
 use authentication::Authenticator;
@@ -151,6 +151,30 @@ impl Rules {
     }
 }
 
+/// What many sessions have in common.
+#[derive(Default)]
+struct Shared {
+    parameters: Interner<Parameters>,
+    settings: Interner<[(Box<str>, Box<str>)]>,
+    names: Interner<str>,
+    proven: Interner<Proven>,
+}
+
+impl Shared {
+    /// A login that has in common with others what is equal.
+    fn share(&mut self, login: Login) -> Login {
+        let Identity { user, database, proven, settings, .. } = login.identity;
+        let identity = Identity {
+            user: self.names.share(user),
+            database: self.names.share(database),
+            proven: self.proven.share(proven),
+            settings: self.settings.share(settings),
+            ..login.identity
+        };
+        Login { identity, told: self.parameters.share(login.told), ..login }
+    }
+}
+
 /// Where clients and backends are logged in.
 pub struct Desk {
     rules: RefCell<Rc<Rules>>,
@@ -164,7 +188,7 @@ pub struct Desk {
     pub audit: AuditLog,
     /// The kernel's own gate, which is told what each connection is for.
     pub fence: Rc<Fence>,
-    interner: RefCell<Interner>,
+    shared: RefCell<Shared>,
     known: RefCell<KnownUsers>,
     /// Where clients' passwords are stretched.
     stretcher: Stretcher,
@@ -198,7 +222,7 @@ impl Desk {
             logins: LoginCounters::default(),
             audit,
             fence,
-            interner: RefCell::default(),
+            shared: RefCell::default(),
             known: RefCell::default(),
             stretcher: Stretcher::new(STRETCHED_AT_ONCE),
             resolver: Rc::default(),

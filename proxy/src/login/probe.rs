@@ -71,6 +71,6 @@ impl Desk {
         let (secret, asker) = (Some(Secret::Plain(password.clone())), Asker::default());
         let startup = Startup { user, database, replication: Replication::None, settings: &settings, secret, asker };
         let (_, facts, _) = self.log_in_to(rules, node, &startup, deadline).await?;
-        Ok(Some(self.interner.borrow_mut().share(facts.parameters.into())))
+        Ok(Some(self.shared.borrow_mut().parameters.share(facts.parameters.into())))
     }
 }

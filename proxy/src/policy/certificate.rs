@@ -1,7 +1,7 @@
 //! The names in a certificate that a client has proved to have. Who may issue one is decided where TLS is spoken.
 
 /// The names of a verified certificate.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct CertificateNames {
     /// The last common name (CN) of the subject.
     pub common_name: Option<String>,

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use super::CertificateNames;
 
 /// What a login has proved besides its user.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Proven {
     /// The names of its certificate.
     pub certificate: Option<CertificateNames>,
@@ -16,7 +16,7 @@ pub struct Proven {
 }
 
 /// The claims of a token that was checked.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Claims {
     /// The regions that it grants, the first being where a session starts; `None` if tokens say nothing about regions.
     pub regions: Option<Vec<String>>,

@@ -57,7 +57,7 @@ pub type OpenRequest = PoolKey;
 pub struct OpenTicket(pub(super) u64);
 
 /// The settings that a server has reported with ParameterStatus, in the order of their first report.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Parameters(Vec<(Arc<str>, Arc<str>)>);
 
 impl Parameters {

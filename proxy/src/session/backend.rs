@@ -224,7 +224,7 @@ impl Common {
                     found.owed.copy_ended();
                     session.unit.failed = true;
                     if session.wait == Wait::Preamble(Preamble::Restore) {
-                        session.failure = Some(restore_refusal(body));
+                        session.failure = Some(restore_refusal(body).into());
                         session.receiving = false;
                         return Ok((Route::Nowhere, Event::None));
                     }

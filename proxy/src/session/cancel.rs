@@ -97,7 +97,7 @@ impl Core {
             if let Some((_, pool)) = session.pool {
                 self.common.pools.stop_waiting(pool, key);
             }
-            session.failure = Some(Refusal::cancelled());
+            session.failure = Some(Refusal::cancelled().into());
             counters.cancels_answered_total.add(1);
             self.common.wake(session);
             self.carry_on(out);

@@ -141,7 +141,7 @@ pub(super) struct Session {
     pub(super) fresh: bool,
     pub(super) unit: Unit,
     /// The next message that needs a backend gets this error: waiting for one has failed.
-    pub(super) failure: Option<Refusal>,
+    pub(super) failure: Option<Box<Refusal>>,
     /// The deferred BEGIN failed and the client has got the error already: the next message only needs its end.
     pub(super) preamble_failed: bool,
     /// Replies to be sent after the preamble, and before those of the held message.

@@ -55,7 +55,7 @@ impl Common {
         out: &mut Outputs,
     ) -> Gate {
         if let Some(refusal) = session.failure.take() {
-            return Gate::Refuse(refusal);
+            return Gate::Refuse(*refusal);
         }
         if session.shadow {
             return Gate::Refuse(Refusal::in_failed_transaction());

@@ -35,7 +35,7 @@ impl Common {
             match self.first_backend(session) {
                 Ok(true) => {}
                 Ok(false) => return false,
-                Err(refusal) => session.failure = Some(refusal),
+                Err(refusal) => session.failure = Some(refusal.into()),
             }
         }
         self.greet(session, out)

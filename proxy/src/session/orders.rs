@@ -61,7 +61,7 @@ impl Core {
                 }
             },
         };
-        session.failure = Some(refusal);
+        session.failure = Some(refusal.into());
         self.common.wake(session);
     }
 }
