@@ -1,5 +1,8 @@
 //! One thing that is done with several subjects, in turns, and the rows that come of it.
 
+use std::thread;
+use std::time::Duration;
+
 use crate::report::{Curve, Report, Row};
 use crate::rounds::{Figure, in_turns, ratio};
 use crate::subjects::Subject;
@@ -49,7 +52,11 @@ impl Cell<'_> {
             rounds,
             subjects.len(),
             |subject, round| {
-                let sample = measure(subjects[subject])?;
+                // A machine that is busy with other things may lack something for a moment.
+                let sample = measure(subjects[subject]).or_else(|_| {
+                    thread::sleep(Duration::from_secs(1));
+                    measure(subjects[subject])
+                })?;
                 let first = sample.values.first().map_or_else(String::new, |(_, unit, value)| format!("{value:.2} {unit}"));
                 told(&format!("{}: round {} of {rounds}: {} {first}", self.title(), round + 1, subjects[subject].name));
                 Ok(sample)
