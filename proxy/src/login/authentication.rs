@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use zeroize::Zeroizing;
 
-use super::hba::Demand;
+use super::hba::{Demand, UserMap};
 use super::md5;
 use super::oauth;
 use super::random::Chance;
@@ -95,11 +95,11 @@ enum Expected {
     /// PasswordMessage with the answer to our salt.
     Md5([u8; 32], [u8; 4]),
     /// PasswordMessage with a token.
-    Token(Option<Arc<Jwt>>),
+    Token(Tokens),
     /// SASLInitialResponse of OAUTHBEARER.
-    Bearer(Option<Arc<Jwt>>),
+    Bearer(Tokens),
     /// SASLResponse with the first message of OAUTHBEARER.
-    BearerFirst(Option<Arc<Jwt>>),
+    BearerFirst(Tokens),
     /// The answer to an error of OAUTHBEARER; why there was one.
     BearerRefused(&'static str),
     /// SASLInitialResponse.
@@ -108,6 +108,20 @@ enum Expected {
     First(ServerFirst),
     /// SASLResponse with the client-final-message.
     Final(ServerFinal),
+}
+
+/// Whose tokens are good, and for whom.
+struct Tokens {
+    jwt: Option<Arc<Jwt>>,
+    map: Option<UserMap>,
+}
+
+impl Tokens {
+    /// What a token of `user` claims, or why it is not good.
+    fn check(&self, token: &[u8], user: &str) -> Result<Claims, &'static str> {
+        let is_user = |name: &str| self.map.as_ref().map_or(name == user, |map| map.admits(name, user));
+        token::check(self.jwt.as_deref().ok_or(NO_KEYS)?, token, is_user)
+    }
 }
 
 impl Authenticator {
@@ -127,12 +141,13 @@ impl Authenticator {
         chance: &Chance,
         jwt: Option<&Arc<Jwt>>,
     ) -> Progress {
+        let tokens = || Tokens { jwt: jwt.cloned(), map: demand.map.clone() };
         let unknown = demand.doomed.or(secret.is_none().then_some(UNKNOWN_USER));
         match (demand.method, secret) {
             // Tokens name their users themselves.
-            (AuthMethod::Jwt, _) => ask(user, demand.doomed, Expected::Token(jwt.cloned()), authentication_cleartext()),
+            (AuthMethod::Jwt, _) => ask(user, demand.doomed, Expected::Token(tokens()), authentication_cleartext()),
             (AuthMethod::OAuth, _) => {
-                ask(user, demand.doomed, Expected::Bearer(jwt.cloned()), authentication_sasl(&[oauth::MECHANISM]))
+                ask(user, demand.doomed, Expected::Bearer(tokens()), authentication_sasl(&[oauth::MECHANISM]))
             }
             (AuthMethod::Trust, _) => Progress::Admitted(Bytes::new(), Shown::default()),
             (AuthMethod::Password, _) => ask(user, unknown, Expected::Password(secret.cloned()), authentication_cleartext()),
@@ -250,16 +265,16 @@ impl Exchange {
                 let proven = equal(password(body)?, &md5::answer(&digest, salt));
                 settle(&user, doomed, proven.then(Shown::default))
             }
-            Expected::Token(jwt) => match (check(jwt.as_deref(), password(body)?, &user), doomed) {
+            Expected::Token(tokens) => match (tokens.check(password(body)?, &user), doomed) {
                 (Ok(claims), None) => Ok(Progress::Admitted(Bytes::new(), Shown { claims: Some(claims), keys: None })),
                 (Ok(_), Some(why)) | (Err(why), _) => Err(Refusal::password(&user, why)),
             },
-            Expected::Bearer(jwt) => match initial(body)? {
+            Expected::Bearer(tokens) => match initial(body)? {
                 (mechanism, _) if mechanism != oauth::MECHANISM.as_bytes() => Err(invalid_mechanism()),
-                (_, Some(message)) => bearer(&user, doomed, jwt.as_deref(), message),
-                (_, None) => Ok(ask(&user, doomed, Expected::BearerFirst(jwt), authentication_sasl_continue(b""))),
+                (_, Some(message)) => bearer(&user, doomed, &tokens, message),
+                (_, None) => Ok(ask(&user, doomed, Expected::BearerFirst(tokens), authentication_sasl_continue(b""))),
             },
-            Expected::BearerFirst(jwt) => bearer(&user, doomed, jwt.as_deref(), body),
+            Expected::BearerFirst(tokens) => bearer(&user, doomed, &tokens, body),
             Expected::BearerRefused(why) if body == [oauth::SEPARATOR] => Err(Refusal::oauth(&user, why)),
             Expected::BearerRefused(_) => {
                 Err(Refusal::malformed("malformed OAUTHBEARER message").with_detail("Client did not send a kvsep response."))
@@ -295,18 +310,13 @@ fn invalid_mechanism() -> Refusal {
     Refusal::malformed("client selected an invalid SASL authentication mechanism")
 }
 
-/// What a token claims, or why it is not good.
-fn check(jwt: Option<&Jwt>, token: &[u8], user: &str) -> Result<Claims, &'static str> {
-    token::check(jwt.ok_or(NO_KEYS)?, token, user)
-}
-
 /// A client of OAUTHBEARER is told of its error first, and answers to that, before it is refused.
-fn bearer(user: &str, doomed: Option<&'static str>, jwt: Option<&Jwt>, message: &[u8]) -> Result<Progress, Refusal> {
-    let found = oauth::token(message)?.ok_or(NO_TOKEN).and_then(|token| check(jwt, token, user));
+fn bearer(user: &str, doomed: Option<&'static str>, tokens: &Tokens, message: &[u8]) -> Result<Progress, Refusal> {
+    let found = oauth::token(message)?.ok_or(NO_TOKEN).and_then(|token| tokens.check(token, user));
     match (found, doomed) {
         (Ok(claims), None) => Ok(Progress::Admitted(Bytes::new(), Shown { claims: Some(claims), keys: None })),
         (Ok(_), Some(why)) | (Err(why), _) => {
-            let error = oauth::error(jwt.and_then(|jwt| jwt.issuer.as_deref()));
+            let error = oauth::error(tokens.jwt.as_ref().and_then(|jwt| jwt.issuer.as_deref()));
             Ok(ask(user, doomed, Expected::BearerRefused(why), authentication_sasl_continue(&error)))
         }
     }

@@ -272,7 +272,7 @@ impl ClientLogin {
             Err(refusal) => return refuse(Some(&startup), refusal),
         };
         let begun = Begun { startup, demand, negotiation };
-        if auth.query.is_none() || !demand.method.needs_users() || auth.users.get(&begun.startup.user).is_some() {
+        if auth.query.is_none() || !begun.demand.method.needs_users() || auth.users.get(&begun.startup.user).is_some() {
             return self.ask(begun, rules);
         }
         let user = begun.startup.user.clone();

@@ -6,7 +6,9 @@ use std::borrow::Cow;
 
 use super::refusal::Refusal;
 use super::transport::{CertificateNames, TlsPeer, Transport};
-use crate::config::{Auth, AuthMethod, CertificateName, ClientCertificate, Connection, DatabasePattern, Hba, HbaMethod, HbaRule};
+use crate::config::{
+    Auth, AuthMethod, CertificateName, ClientCertificate, Connection, DatabasePattern, Hba, HbaMethod, HbaRule, IdentMaps,
+};
 use crate::observe::LoginOutcome;
 use crate::wire::SqlState;
 use crate::wire::startup::{Replication, StartupMessage};
@@ -18,12 +20,28 @@ const NO_NAME: &str = "its certificate has no such name";
 const OTHER_NAME: &str = "its certificate is of somebody else";
 
 /// What a client must do to be let in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) struct Demand {
     /// How it proves who it is.
     pub(super) method: AuthMethod,
     /// Why it will fail whatever it proves.
     pub(super) doomed: Option<&'static str>,
+    /// Who may be whom, if it proves by a token that it is somebody else.
+    pub(super) map: Option<UserMap>,
+}
+
+/// A map of the ident file.
+#[derive(Clone, Debug)]
+pub(super) struct UserMap {
+    maps: IdentMaps,
+    name: String,
+}
+
+impl UserMap {
+    /// Whether somebody who is called `name` elsewhere may be `user` here.
+    pub(super) fn admits(&self, name: &str, user: &str) -> bool {
+        self.maps.admit(&self.name, name, user)
+    }
 }
 
 /// What a client is asked that has sent this StartupMessage by this connection.
@@ -31,7 +49,7 @@ pub(super) struct Demand {
 /// # Errors
 /// 28000, in PostgreSQL's words: no rule matches, the rule rejects, or what it asks the connection does not have.
 pub(super) fn demand(auth: &Auth, startup: &StartupMessage, transport: &Transport) -> Result<Demand, Refusal> {
-    let Some(hba) = &auth.hba else { return Ok(Demand { method: auth.method, doomed: None }) };
+    let Some(hba) = &auth.hba else { return Ok(Demand { method: auth.method, doomed: None, map: None }) };
     let Some(rule) = hba.rules.iter().find(|rule| matches(rule, startup, transport)) else {
         return Err(unwanted(NO_ENTRY, startup, transport));
     };
@@ -66,13 +84,16 @@ pub(super) fn demand(auth: &Auth, startup: &StartupMessage, transport: &Transpor
             Some(why) => Err(refused(unauthorized(format!("\"trust\" authentication failed for user \"{user}\"")), why)),
         },
         // The certificate of another user looks like a wrong password, and not before one was asked for.
-        HbaMethod::Ask(method) => Ok(Demand { method, doomed }),
+        HbaMethod::Ask(method) => {
+            let map = rule.map.clone().map(|name| UserMap { maps: hba.maps.clone(), name });
+            Ok(Demand { method, doomed, map })
+        }
     }
 }
 
 /// Nothing more is to be proved.
 fn proved() -> Demand {
-    Demand { method: AuthMethod::Trust, doomed: None }
+    Demand { method: AuthMethod::Trust, doomed: None, map: None }
 }
 
 fn matches(rule: &HbaRule, startup: &StartupMessage, transport: &Transport) -> bool {

@@ -22,18 +22,18 @@ const INCOMPLETE: &str = "the token lacks exp, aud or iss";
 const OTHER_USER: &str = "the token is of another user";
 const NO_REGIONS: &str = "the token does not say regions";
 
-/// What a good token of `user` claims.
+/// What a good token claims that names somebody who `is_user`.
 ///
 /// # Errors
 /// Why it is not good, for the log.
-pub(super) fn check(jwt: &Jwt, token: &[u8], user: &str) -> Result<Claims, &'static str> {
+pub(super) fn check(jwt: &Jwt, token: &[u8], is_user: impl Fn(&str) -> bool) -> Result<Claims, &'static str> {
     let token = std::str::from_utf8(token).map_err(|_| MALFORMED)?;
     let algorithm = decode_header(token).map_err(|error| why(error.kind()))?.alg;
     let validation = validation(jwt, algorithm);
     let mut refusal = OTHER_ALGORITHM;
     for key in jwt.keys.iter().filter(|key| key.algorithm == algorithm) {
         match decode::<Map<String, Value>>(token, &key.key, &validation) {
-            Ok(found) => return claims(jwt, found.claims, user),
+            Ok(found) => return claims(jwt, found.claims, is_user),
             // Another key may be the one. What is said of a token that one has signed is the truth about it.
             Err(error) if matches!(error.kind(), ErrorKind::InvalidSignature) => refusal = OTHER_SIGNER,
             Err(error) => return Err(why(error.kind())),
@@ -56,12 +56,12 @@ fn validation(jwt: &Jwt, algorithm: Algorithm) -> Validation {
     validation
 }
 
-fn claims(jwt: &Jwt, claims: Map<String, Value>, user: &str) -> Result<Claims, &'static str> {
+fn claims(jwt: &Jwt, claims: Map<String, Value>, is_user: impl Fn(&str) -> bool) -> Result<Claims, &'static str> {
     let texts: BTreeMap<String, Vec<String>> =
         claims.into_iter().filter_map(|(name, value)| Some((name, texts(value)?))).collect();
     // A list of users is no user.
     match texts.get(&jwt.user_claim).map(Vec::as_slice) {
-        Some([only]) if only == user => {}
+        Some([only]) if is_user(only) => {}
         Some(_) | None => return Err(OTHER_USER),
     }
     let regions = match &jwt.regions_claim {

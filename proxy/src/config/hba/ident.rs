@@ -4,6 +4,7 @@
 //! user stands for what its first group has found; the user may be `all` or a regular expression too.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use regex::bytes::Regex;
 
@@ -16,7 +17,7 @@ const GROUP: &str = "\\1";
 
 /// The lines of an ident file, in its order.
 #[derive(Clone, Debug, Default)]
-pub struct IdentMaps(Vec<IdentLine>);
+pub struct IdentMaps(Arc<[IdentLine]>);
 
 /// One line.
 #[derive(Clone, Debug)]

@@ -48,7 +48,7 @@ pub struct HbaRule {
     pub network: Option<IpNet>,
     /// What the client must do.
     pub method: HbaMethod,
-    /// The map between the names of a certificate, or of the operating system, and users.
+    /// The map between the names of a certificate, a token or of the operating system, and users.
     pub map: Option<String>,
     /// What the client's certificate must be besides.
     pub client_certificate: ClientCertificate,
@@ -93,6 +93,17 @@ pub enum HbaMethod {
     Cert,
     /// What `auth.method` could ask too.
     Ask(AuthMethod),
+}
+
+impl HbaMethod {
+    /// Whether it proves a name from elsewhere, which a map can make that of a user.
+    fn is_of_foreign_names(self) -> bool {
+        match self {
+            Self::Peer | Self::Cert => true,
+            Self::Ask(method) => method.needs_tokens(),
+            Self::Reject => false,
+        }
+    }
 }
 
 /// What must be true of the client's certificate, whatever else the method asks (`clientcert=`).

@@ -192,11 +192,11 @@ fn option(rule: &mut HbaRule, text: &str) -> Result<(), String> {
         }
         ("clientname", _) => Err(format!("clientname is CN or DN, not \"{}\"", shown(value))),
         ("map", "") => Err("map= needs the name of a map in the ident file".to_owned()),
-        ("map", map) if matches!(rule.method, HbaMethod::Peer | HbaMethod::Cert) => {
+        ("map", map) if rule.method.is_of_foreign_names() => {
             rule.map = Some(map.to_owned());
             Ok(())
         }
-        ("map", _) => Err("map is for the methods peer and cert".to_owned()),
+        ("map", _) => Err("map is for the methods peer, cert, jwt and oauth".to_owned()),
         (other, _) => {
             let near = suggestion(other, OPTIONS);
             Err(format!("unknown option \"{}\"{near}; the options here are {}", shown(other), OPTIONS.join(", ")))

@@ -55,7 +55,9 @@ fn every_kind_of_rule_is_read() {
          hostssl all all all password clientcert=verify-ca\n\
          hostnossl all all 0.0.0.0/0 reject\n\
          local all \\\n all ident\n\
-         hostnogssenc all all 2001:db8::1 ffff:ffff:: trust\n",
+         hostnogssenc all all 2001:db8::1 ffff:ffff:: trust\n\
+         host all all all jwt map=staff\n\
+         host all all all oauth map=staff\n",
         expect![[r#"
             2: Local [All] [Exactly("postgres")] any Peer Some("staff") Any CommonName
             4: Host [All] [All] 127.0.0.1/32 Ask(ScramSha256)
@@ -65,6 +67,8 @@ fn every_kind_of_rule_is_read() {
             8: HostNoSsl [All] [All] 0.0.0.0/0 Reject
             9: Local [All] [All] any Peer
             11: Host [All] [All] 2001:db8::/32 Ask(Trust)
+            12: Host [All] [All] any Ask(Jwt) Some("staff") Any CommonName
+            13: Host [All] [All] any Ask(OAuth) Some("staff") Any CommonName
         "#]],
     );
 }
@@ -144,7 +148,7 @@ fn what_is_wrong_is_told_with_its_line() {
             pg_hba.conf:16: "/(" is not a regular expression: unclosed group
             pg_hba.conf:17: a rule is "local DATABASE USER METHOD" or "host DATABASE USER ADDRESS METHOD", and options behind it
             pg_hba.conf:18: a rule is "local DATABASE USER METHOD" or "host DATABASE USER ADDRESS METHOD", and options behind it
-            pg_hba.conf:19: map is for the methods peer and cert
+            pg_hba.conf:19: map is for the methods peer, cert, jwt and oauth
             pg_hba.conf:20: map= needs the name of a map in the ident file
             pg_hba.conf:21: clientcert is for rules that begin with hostssl
             pg_hba.conf:22: cert always checks the name: write clientcert=verify-full, or nothing

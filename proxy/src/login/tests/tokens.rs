@@ -52,7 +52,7 @@ fn signed(changed: &Value) -> String {
 }
 
 fn judged(token: &str) -> Result<Claims, &'static str> {
-    check(rules("jwt").config.auth.jwt.as_deref().unwrap(), token.as_bytes(), "alice")
+    check(rules("jwt").config.auth.jwt.as_deref().unwrap(), token.as_bytes(), |name| name == "alice")
 }
 
 #[test]
@@ -185,6 +185,36 @@ fn rules_ask_for_claims_and_certificates() {
     assert_eq!(rule(Some(named("zoe", "ops.example.org"))), "residency.bind[2]");
     assert_eq!(rule(Some(named("zoe", "evil.ops.example.org"))), "residency.unbound");
     assert_eq!(rule(None), "residency.unbound");
+}
+
+#[test]
+fn a_map_says_who_the_user_of_a_token_may_be() {
+    let hba = "host mapped all all jwt map=staff\nhost bearer all all oauth map=staff\nhost all all all jwt\n";
+    let ident = "staff /^(.+)@example\\.org$ \\1\nstaff root@example.org bob\n";
+    let auth = "hba_file = \"hba.conf\"\nident_file = \"ident.conf\"";
+    let jwt = "[auth.jwt]\nkeys = \"jwt.pem\"\naudience = \"domicile\"\n[[residency.bind]]\nregions = [\"eu-west\"]\n";
+    let rules = rules_of(auth, jwt, &[("hba.conf", hba), ("ident.conf", ident), ("jwt.pem", ES256_PUBLIC)]);
+    let admitted = |name: &str, user: &str, database: &str| {
+        let mut conversation = Conversation::new(&rules);
+        conversation.say(&startup(0, &[("user", user), ("database", database)]));
+        let token = signed(&json!({ "sub": name }));
+        if database == "bearer" {
+            conversation.say(&sasl_initial(oauth::MECHANISM, &bearer(&token)));
+        } else {
+            conversation.say(&password(token.as_bytes()));
+        }
+        // Whoever is refused by OAUTHBEARER has to answer to that first.
+        matches!(conversation.end(), Some(Step::Admit(_)))
+    };
+    for database in ["mapped", "bearer"] {
+        assert!(admitted("alice@example.org", "alice", database) && admitted("root@example.org", "bob", database));
+        for (name, user) in
+            [("alice", "alice"), ("alice@example.org", "bob"), ("alice@example.org", "alice@example.org"), ("bob", "root")]
+        {
+            assert!(!admitted(name, user, database), "{name} {user} {database}");
+        }
+    }
+    assert!(admitted("alice", "alice", "shop") && !admitted("alice@example.org", "alice", "shop"));
 }
 
 #[test]
