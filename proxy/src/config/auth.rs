@@ -9,7 +9,7 @@ use super::document::{Entry, Section};
 use super::read::Environment;
 use super::users::{self, Users};
 use super::value::path_beside;
-use super::{Auth, AuthMethod, Hba, IdentMaps, Region, auth_query, files, hba, jwt};
+use super::{Auth, AuthMethod, Hba, IdentMaps, Jwt, Region, auth_query, files, hba, jwt};
 
 /// Reads the section.
 pub(super) fn read(section: &Section<'_>, regions: &[Region], environment: Environment<'_>) -> Auth {
@@ -55,7 +55,11 @@ pub(super) fn read(section: &Section<'_>, regions: &[Region], environment: Envir
     Auth {
         method,
         hba,
-        jwt: jwt_entry.and_then(|entry| entry.section()?.read(jwt::read)).map(Arc::new),
+        jwt: match jwt_entry {
+            Some(entry) => Some(entry.section().map_or_else(Jwt::stand_in, |section| section.read(jwt::read))),
+            None => needs_tokens.then(Jwt::stand_in),
+        }
+        .map(Arc::new),
         users: file.map(|file| users(&file, only_scram)).unwrap_or_default(),
         query: query_entry.and_then(|entry| entry.section()?.read(|section| auth_query::read(section, regions, environment))),
         backend_cleartext: section.entry("backend_cleartext").and_then(|entry| entry.boolean()).unwrap_or(false),
@@ -101,7 +105,7 @@ pub(super) fn text_of(entry: &Entry<'_>) -> Option<(PathBuf, Zeroizing<String>)>
 fn users(entry: &Entry<'_>, only_scram: bool) -> Users {
     let findings = entry.document.findings;
     let Some((file, text)) = text_of(entry) else { return Users::default() };
-    files::warn_if_public(&file, findings);
+    files::warn_if_public(&file, "passwords", findings);
     let users = users::parse(&file, &text, findings);
     let md5 = users.md5_count();
     if only_scram && md5 > 0 {

@@ -21,12 +21,12 @@ pub(super) fn text(path: &Path) -> Result<Zeroizing<String>, String> {
     })
 }
 
-/// Warns if everyone on the host may read the passwords in a file.
-pub(super) fn warn_if_public(path: &Path, findings: &Findings) {
+/// Warns if everyone on the host may read what a file holds, which is named by `what`.
+pub(super) fn warn_if_public(path: &Path, what: &str, findings: &Findings) {
     // A file that cannot be looked at could not be read either, and that is a mistake already.
     let mode = std::fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode() & 0o7777);
     if mode & READABLE_BY_ALL != 0 {
-        let text = format!("everyone on this host can read the passwords in it (mode {mode:04o}): chmod o-r {}", path.display());
+        let text = format!("everyone on this host can read the {what} in it (mode {mode:04o}): chmod o-r {}", path.display());
         findings.warning(path, None, text);
     }
 }

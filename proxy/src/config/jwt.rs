@@ -35,6 +35,21 @@ pub struct Jwt {
     pub leeway: Duration,
 }
 
+impl Jwt {
+    /// What stands in for a section that is wrong: no token is good.
+    pub(super) fn stand_in() -> Self {
+        Self {
+            path: PathBuf::new(),
+            keys: Vec::new(),
+            audience: String::new(),
+            issuer: None,
+            user_claim: String::new(),
+            regions_claim: Some(String::new()),
+            leeway: Duration::ZERO,
+        }
+    }
+}
+
 /// A public key, and the one algorithm that it is for.
 #[derive(Clone)]
 pub struct JwtKey {
@@ -50,8 +65,8 @@ impl fmt::Debug for JwtKey {
     }
 }
 
-/// Reads the section; `None` if what it must have is missing or wrong.
-pub(super) fn read(section: &Section<'_>) -> Option<Jwt> {
+/// Reads the section. Where it is wrong, which has been reported then, what stands in for it asks for nothing more to be reported.
+pub(super) fn read(section: &Section<'_>) -> Jwt {
     let text = |key: &'static str| section.entry(key).and_then(|entry| entry.text()).map(str::to_owned);
     let keys = section.required("keys", "\"jwt.pem\"", |entry| {
         let (path, text) = text_of(entry)?;
@@ -65,8 +80,9 @@ pub(super) fn read(section: &Section<'_>) -> Option<Jwt> {
     let (issuer, user_claim, regions_claim) = (text("issuer"), text("user_claim"), text("regions_claim"));
     let leeway = section.entry("leeway").and_then(|entry| entry.duration(LEEWAY)).unwrap_or(Duration::from_secs(30));
     let user_claim = user_claim.unwrap_or_else(|| "sub".to_owned());
-    let (path, keys) = keys?;
-    Some(Jwt { path, keys, audience: audience?, issuer, user_claim, regions_claim, leeway })
+    let regions_claim = if keys.is_some() && audience.is_some() { regions_claim } else { Jwt::stand_in().regions_claim };
+    let ((path, keys), audience) = (keys.unwrap_or_default(), audience.unwrap_or_default());
+    Jwt { path, keys, audience, issuer, user_claim, regions_claim, leeway }
 }
 
 /// The public keys of a file in PEM. What stands between them is a comment.

@@ -98,7 +98,7 @@ pub(super) fn password(entry: &Entry<'_>, environment: Environment<'_>) -> Optio
     let configuration = entry.document.path;
     let found = match entry.value {
         DeValue::String(text) => {
-            files::warn_if_public(configuration, entry.document.findings);
+            files::warn_if_public(configuration, "passwords", entry.document.findings);
             Ok(text.clone().into_owned())
         }
         DeValue::Table(_) => {
@@ -110,7 +110,7 @@ pub(super) fn password(entry: &Entry<'_>, environment: Environment<'_>) -> Optio
                 }
                 (None, Some(file)) => {
                     let path = path_beside(configuration, file.text()?);
-                    files::warn_if_public(&path, entry.document.findings);
+                    files::warn_if_public(&path, "password", entry.document.findings);
                     let text = files::text(&path).map_err(|why| format!(": {} {why}", path.display()));
                     // Editors end the last line; that is not part of the password.
                     Some(text.map(|text| text.trim_end_matches(['\r', '\n']).to_owned()))

@@ -75,6 +75,10 @@ pub(super) fn whole(path: &Path, text: &str, environment: Environment<'_>, findi
         let nodes = nodes::read(root, &regions, environment);
         let auth = root.section("auth", |section| auth::read(section, &regions, environment));
         let listen = listen::read(root);
+        let tls = root.section("tls", tls::read);
+        if let Some(hba) = &auth.hba {
+            hba.warn_of_idle_rules(tls.mode, findings);
+        }
         Config {
             listen: listen.addresses,
             unix_sockets: listen.unix,
@@ -88,7 +92,7 @@ pub(super) fn whole(path: &Path, text: &str, environment: Environment<'_>, findi
             core_dumps: root.entry("core_dumps").and_then(|entry| entry.boolean()).unwrap_or(false),
             user: root.entry("user").and_then(|entry| entry.text()).map(str::to_owned),
             kernel: kernel::read(root),
-            tls: root.section("tls", tls::read),
+            tls,
             residency: root.section("residency", |section| residency::read(section, &regions, &nodes, auth.jwt.as_deref())),
             pools: root.section("pools", pools),
             limits: root.section("limits", limits::read),

@@ -233,7 +233,7 @@ impl<'a> Files<'a> {
             (Some(certificate), Some(key)) => {
                 let (certificate, key_bytes) = (bytes(certificate), bytes(key));
                 if let (_, Some(path)) = key {
-                    files::warn_if_public(path, section.findings());
+                    files::warn_if_public(path, "private key", section.findings());
                 }
                 Some(Identity { certificate: certificate?.to_vec(), key: key_bytes? })
             }

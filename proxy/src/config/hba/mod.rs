@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 
-use super::AuthMethod;
 use super::mistake::{Findings, suggestion};
+use super::{AuthMethod, TlsMode};
 
 pub use ident::IdentMaps;
 pub use pattern::NamePattern;
@@ -135,6 +135,22 @@ impl Hba {
             HbaMethod::Ask(method) => method.needs_users(),
             HbaMethod::Reject | HbaMethod::Peer | HbaMethod::Cert => false,
         })
+    }
+
+    /// Warns of rules that can match nobody, whoever is encrypted and who is not.
+    pub(super) fn warn_of_idle_rules(&self, mode: TlsMode, findings: &Findings) {
+        for rule in &self.rules {
+            let text = match (rule.connection, mode) {
+                (Connection::HostSsl, TlsMode::Disable) => {
+                    "hostssl matches nothing, because connections are not encrypted: set tls.mode, or remove the line"
+                }
+                (Connection::HostNoSsl, TlsMode::Require) => {
+                    "hostnossl matches nothing, because tls.mode = \"require\" refuses who does not encrypt: remove the line"
+                }
+                (Connection::Local | Connection::Host | Connection::HostSsl | Connection::HostNoSsl, _) => continue,
+            };
+            findings.warning(&self.path, Some(rule.line), text);
+        }
     }
 
     /// Whether a rule asks for this method.

@@ -140,6 +140,43 @@ fn users_files() {
 }
 
 #[test]
+fn rules_that_nobody_matches_and_keys_that_everybody_reads() {
+    let rules = "host all a all trust\nhostssl all b all trust\nlocal all c trust\nhostnossl all d all trust\n";
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let check = |tls: &str, expected: Expect| {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("d.toml");
+        let text = MINIMAL.replace("auth.method = \"trust\"", "auth.hba_file = \"hba.conf\"") + tls;
+        let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+        for (name, text) in [("d.toml", text.as_str()), ("hba.conf", rules), ("server.crt", &certificate), ("server.key", &key)] {
+            fs::write(directory.path().join(name), text).unwrap();
+            fs::set_permissions(directory.path().join(name), fs::Permissions::from_mode(0o644)).unwrap();
+        }
+        expected.assert_eq(&found(load(&path, &environment)).replace(directory.path().to_str().unwrap(), "…"));
+    };
+    check(
+        "",
+        expect![[r#"
+        warning: …/hba.conf:2: hostssl matches nothing, because connections are not encrypted: set tls.mode, or remove the line
+    "#]],
+    );
+    let tls = |mode: &str| format!("[tls]\nmode = \"{mode}\"\ncertificate = \"server.crt\"\nkey = \"server.key\"\n");
+    check(
+        &tls("allow"),
+        expect![[r#"
+        warning: …/server.key: everyone on this host can read the private key in it (mode 0644): chmod o-r …/server.key
+    "#]],
+    );
+    check(
+        &tls("require"),
+        expect![[r#"
+        warning: …/hba.conf:4: hostnossl matches nothing, because tls.mode = "require" refuses who does not encrypt: remove the line
+        warning: …/server.key: everyone on this host can read the private key in it (mode 0644): chmod o-r …/server.key
+    "#]],
+    );
+}
+
+#[test]
 fn users_of_the_console() {
     let scram = MINIMAL.replace("auth.method = \"trust\"", "auth.users = \"users.txt\"");
     check_files(

@@ -417,25 +417,28 @@ fn what_tokens_are_for() {
     check(
         more,
         expect![[r#"
-        d.toml:1: auth.jwt is missing: say by [auth.jwt] whose tokens are good
-        d.toml:3: residency.bind[0].regions = "claim" needs auth.jwt.regions_claim
-        d.toml:3: residency.bind[1].claims.tenant is for tokens: say by [auth.jwt] whose are good
-        d.toml:3: residency.bind[1].claims.level is for tokens: say by [auth.jwt] whose are good
-        d.toml:3: residency.bind[1].claims.level must be a text between quotes that is not empty, not 5
-    "#]],
+            d.toml:1: auth.jwt is missing: say by [auth.jwt] whose tokens are good
+            d.toml:3: residency.bind[1].claims.level must be a text between quotes that is not empty, not 5
+        "#]],
+    );
+    check(
+        &more.replace("\"jwt\"", "\"trust\""),
+        expect![[r#"
+            d.toml:3: residency.bind[0].regions = "claim" needs auth.jwt.regions_claim
+            d.toml:3: residency.bind[1].claims.tenant is for tokens: say by [auth.jwt] whose are good
+            d.toml:3: residency.bind[1].claims.level is for tokens: say by [auth.jwt] whose are good
+            d.toml:3: residency.bind[1].claims.level must be a text between quotes that is not empty, not 5
+        "#]],
     );
     check(
         &format!("{more}[auth.jwt]\nkeys = \"missing.pem\"\nleeway = \"1h\"\nregion_claim = \"x\"\n"),
         expect![[r#"
-        d.toml:3: residency.bind[0].regions = "claim" needs auth.jwt.regions_claim
-        d.toml:3: residency.bind[1].claims.tenant is for tokens: say by [auth.jwt] whose are good
-        d.toml:3: residency.bind[1].claims.level is for tokens: say by [auth.jwt] whose are good
-        d.toml:3: residency.bind[1].claims.level must be a text between quotes that is not empty, not 5
-        d.toml:9: auth.jwt.audience is missing: add audience = "domicile"
-        d.toml:10: auth.jwt.keys: missing.pem cannot be read: No such file or directory (os error 2)
-        d.toml:11: auth.jwt.leeway must be from "0s" to "600s", not "1h"
-        d.toml:12: unknown key "auth.jwt.region_claim": did you mean "regions_claim"?
-    "#]],
+            d.toml:3: residency.bind[1].claims.level must be a text between quotes that is not empty, not 5
+            d.toml:9: auth.jwt.audience is missing: add audience = "domicile"
+            d.toml:10: auth.jwt.keys: missing.pem cannot be read: No such file or directory (os error 2)
+            d.toml:11: auth.jwt.leeway must be from "0s" to "600s", not "1h"
+            d.toml:12: unknown key "auth.jwt.region_claim": did you mean "regions_claim"?
+        "#]],
     );
 }
 
