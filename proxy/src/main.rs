@@ -5,7 +5,6 @@
 
 mod command;
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -40,23 +39,7 @@ enum Command {
     #[command(subcommand)]
     Fence(command::fence::Command),
     /// Tell which pool would serve a login, by which rule, and why; needs no server
-    Explain {
-        /// The configuration file
-        #[arg(long, value_name = "FILE")]
-        config: PathBuf,
-        /// Who logs in
-        #[arg(long)]
-        user: String,
-        /// To which database
-        #[arg(long)]
-        database: String,
-        /// From which IP address
-        #[arg(long, value_name = "IP")]
-        from: IpAddr,
-        /// The region that the client names, at startup or with SET
-        #[arg(long)]
-        region: Option<String>,
-    },
+    Explain(command::Login),
 }
 
 pub(crate) fn main() -> ExitCode {
@@ -72,9 +55,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Run { config } => command::run(&config),
         Command::Check { config } => command::check(&config),
         Command::Fence(command) => command::fence::run(command),
-        Command::Explain { config, user, database, from, region } => {
-            command::explain(&config, &user, &database, from, region.as_deref())
-        }
+        Command::Explain(login) => command::explain(&login),
     }
 }
 
@@ -98,6 +79,11 @@ mod tests {
         assert_eq!(code_of(&["--version"]), Some(0));
         assert_eq!(code_of(&["explain", "--help"]), Some(0));
         let explain = ["explain", "--config", "f", "--user", "u", "--database", "d", "--from"];
+        let about = |more: &[&'static str]| [&explain[..], &["::1"], more].concat();
+        for wrong in [&["--claim", "sub"][..], &["--claim", "=x"], &["--claims", "a=b"]] {
+            assert_eq!(code_of(&about(wrong)), Some(64), "{wrong:?}");
+        }
+        assert_eq!(code_of(&about(&["--claim", "a=b=c", "--claim", "d=", "--certificate", "x"])), None);
         for wrong in [&[][..], &["serve"], &["check"], &["run", "f"], &explain, &[&explain[..], &["localhost"]].concat()] {
             assert_eq!(code_of(wrong), Some(64), "{wrong:?}");
         }

@@ -11,7 +11,7 @@ use domicile::config::{self, Config, Mistakes};
 use domicile::control;
 use domicile::policy::Policy;
 
-pub(crate) use explain::explain;
+pub(crate) use explain::{Login, explain};
 
 /// Serves clients until it is told to stop.
 pub(crate) fn run(config: &Path) -> ExitCode {

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use super::decide::Class;
-use super::{Denial, Grant, Policy, Reason, Requirement, Subject};
+use super::{Denial, Grant, Policy, Proof, Proven, Reason, Requirement, Subject};
 use crate::region::RegionId;
 use crate::sql::{Guard, GuardSet};
 use crate::wire::sqlstate::SqlState;
@@ -18,6 +18,8 @@ use crate::wire::sqlstate::SqlState;
 pub struct Explanation {
     /// Who asks.
     pub subject: String,
+    /// What it has proved besides its user, as rules ask for it; empty for nothing.
+    pub proved: String,
     /// The rule that gives the grant, or refuses one.
     pub rule: String,
     /// What is granted.
@@ -92,6 +94,7 @@ pub fn explain(policy: &Policy, subject: &Subject<'_>, region: Option<&str>) -> 
     };
     Explanation {
         subject: subject.to_string(),
+        proved: proved(subject.proven),
         rule: policy.rule_name(rule).to_owned(),
         granted,
         start,
@@ -129,6 +132,9 @@ impl fmt::Display for Subject<'_> {
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "subject    {}", self.subject)?;
+        if !self.proved.is_empty() {
+            writeln!(f, "proved     {}", self.proved)?;
+        }
         writeln!(f, "rule       {}", self.rule)?;
         writeln!(f, "grant      {}", self.granted)?;
         writeln!(f, "start      {}", or_none(&self.start))?;
@@ -172,6 +178,16 @@ impl fmt::Display for Decision {
             Self::Denial { reason, sqlstate, .. } => write!(f, "denied: {} ({sqlstate})", reason.text()),
         }
     }
+}
+
+fn proved(proven: &Proven) -> String {
+    let shown = proven.proofs().filter_map(|proof| match proof {
+        Proof::Certificate(name) => Some(format!("certificate {name:?}")),
+        Proof::Claim { name, value } => Some(format!("claim {name} = {value:?}")),
+        // It is shown as the claim that it is.
+        Proof::ClaimedRegions => None,
+    });
+    shown.collect::<Vec<_>>().join(", ")
 }
 
 /// Which guards deny, and which do not.

@@ -159,3 +159,19 @@ fn denied_at_login() {
             message    no residency rule admits user "mallory" to database "demo""#]],
     );
 }
+
+#[test]
+fn what_a_login_has_proved_decides() {
+    let mut source = source();
+    let rule =
+        BindSource { proofs: vec![Proof::Claim { name: "tenant".into(), value: "acme".into() }], ..source.binds[1].clone() };
+    source.binds.insert(0, BindSource { user: None, label: "by the token".into(), ..rule });
+    let texts = [("sub", "zoe"), ("tenant", "acme")].map(|(name, value)| (name.to_owned(), vec![value.to_owned()]));
+    let certificate = CertificateNames { alternative_names: vec!["ops".to_owned()], ..CertificateNames::default() };
+    let proven = Proven { certificate: Some(certificate), claims: Some(Claims { regions: None, texts: texts.into() }) };
+    let subject = Subject { proven: &proven, ..user("zoe") };
+    let said = explain(&compile(&source), &subject, None).to_string();
+    let lines: Vec<&str> = said.lines().skip(1).take(2).collect();
+    let proved = "proved     certificate \"ops\", claim sub = \"zoe\", claim tenant = \"acme\"";
+    assert_eq!(lines, [proved, "rule       by the token"]);
+}
