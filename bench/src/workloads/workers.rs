@@ -16,7 +16,7 @@ const CLIENTS: usize = 64;
 pub fn run(stage: &mut Stage<'_>) -> Result<(), String> {
     let server = stage.server();
     let start = |workers: u8| {
-        let name = format!("domicile, {workers} workers");
+        let name = format!("domicile, {workers} worker{}", if workers == 1 { "" } else { "s" });
         stage.programs.domicile(&name, server, None, |configuration| configuration.workers = workers)
     };
     let all = [start(1)?, start(2)?];
