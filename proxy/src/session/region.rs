@@ -2,6 +2,8 @@
 
 use std::rc::Rc;
 
+use smallvec::SmallVec;
+
 use super::place::{RegionPlace, RegionPlaces};
 use crate::limits::SAVEPOINTS_MAX;
 use crate::region::SessionRegion;
@@ -14,7 +16,7 @@ pub(super) struct RegionTrack {
     /// Present from the first SET of a transaction to its end.
     undo: Option<Box<Undo>>,
     /// Where it is counted: in its region and, until the transaction ends, in each that it has been in or has asked for.
-    places: Vec<Rc<RegionPlace>>,
+    places: SmallVec<[Rc<RegionPlace>; 1]>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
