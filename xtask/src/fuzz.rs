@@ -33,6 +33,8 @@ pub fn run(seconds: u32) -> Result<(), String> {
         let mut command = Command::new("rustup");
         command.args(["run", "nightly", "cargo", "fuzz", "run", "--fuzz-dir", "tests/fuzz", &target]);
         command.args(&corpora).arg("--").arg(format!("-max_total_time={seconds}")).args(["-verbosity=0", "-print_final_stats=1"]);
+        // libpg_query carries one of its tables twice, which is no fault of what is fuzzed.
+        command.env("ASAN_OPTIONS", "detect_odr_violation=0");
         let status = command.current_dir(root()).status().map_err(|error| format!("rustup: {error}"))?;
         if !status.success() {
             return Err(format!("fuzz target {target} found something: see tests/fuzz/artifacts/{target}"));
