@@ -44,8 +44,8 @@ impl Core {
             let frame = match found.splitter.next(chunk, &mut at, |message, body_len| mode(message, body_len, describes)) {
                 Ok(Some(frame)) => frame,
                 Ok(None) => {
-                    if found.state() == State::Idle && !found.splitter.at_boundary() {
-                        // The rest of a message that it has begun would meet whoever gets it next.
+                    // The rest of a message that it has begun would meet whoever gets it next.
+                    if !found.splitter.at_boundary() && self.sessions.is_nobodys(found.state()) {
                         self.common.pools.close(key, Farewell::Abrupt);
                     }
                     return;
@@ -129,6 +129,10 @@ impl Core {
 
     pub(super) fn session_lost_backend(&mut self, state: State, cut: bool, refusal: &Refusal, out: &mut Outputs) {
         let State::Bound(key) = state else { return };
+        if self.sessions.is_nobodys(state) {
+            // The session hears of it when it is to be bound.
+            return;
+        }
         let Some(session) = self.sessions.get(key) else { return };
         session.backend = None;
         let only_preamble = matches!(session.wait, Wait::Preamble(Preamble::Restore | Preamble::Begin));
@@ -164,7 +168,7 @@ impl Common {
     ) -> Result<(Route, Event), Broken> {
         let Some(found) = self.pools.get(key) else { return Err(Broken) };
         let state = found.state();
-        if found.owed.is_empty() && message == tag::ERROR_RESPONSE && matches!(state, State::Bound(_)) {
+        if found.owed.is_empty() && message == tag::ERROR_RESPONSE && !sessions.is_nobodys(state) {
             // The server says goodbye between two statements (shutdown, idle timeout): FATAL, and end of stream follows.
             let State::Bound(session) = state else { return Err(Broken) };
             if let Some(session) = sessions.get(session) {

@@ -125,6 +125,18 @@ impl Sessions {
         }
     }
 
+    /// Whether a backend in this state is nobody's yet: it is idle or on its way, or the session that it has been lent to in this turn
+    /// still waits, and is only about to hear of it.
+    fn is_nobodys(&mut self, state: State) -> bool {
+        match state {
+            State::Idle | State::Moving => true,
+            State::Bound(owner) => {
+                self.get(owner).is_some_and(|session| session.wait == client::Wait::Backend && session.backend.is_none())
+            }
+            State::Withheld | State::Resetting => false,
+        }
+    }
+
     fn insert(&mut self, make: impl FnOnce(SessionKey) -> Session) -> SessionKey {
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot::Free { generation: 0 });

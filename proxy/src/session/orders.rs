@@ -33,6 +33,10 @@ impl Core {
 
     fn bind_waiter(&mut self, key: SessionKey, backend: BackendKey) {
         match self.sessions.get(key) {
+            // It broke in the moment in which it was lent: nothing of this session has been there.
+            Some(session) if session.wait == Wait::Backend && self.common.pools.get(backend).is_none() => {
+                self.common.wake(session)
+            }
             Some(session) if session.wait == Wait::Backend => {
                 session.backend = Some(backend);
                 session.unmet = true;

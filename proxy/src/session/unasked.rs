@@ -31,6 +31,11 @@ impl Common {
         }
         let Some(found) = self.pools.get(key) else { return Err(Broken) };
         match found.state() {
+            state if sessions.is_nobodys(state) => match message {
+                tag::PARAMETER_STATUS => Ok((Route::Nowhere, Event::None)),
+                // Whoever is told something while nobody has the backend would be told what another session caused.
+                _ => Err(Broken),
+            },
             State::Bound(owner) => {
                 if let Some(session) = sessions.get(owner) {
                     // What the restoring of its settings brings about is no news to the client.
@@ -46,8 +51,6 @@ impl Common {
             }
             // A reload of the server's configuration may report a setting at any time, and a reset does.
             State::Resetting | State::Withheld => Ok((Route::Nowhere, Event::None)),
-            State::Idle | State::Moving if message == tag::PARAMETER_STATUS => Ok((Route::Nowhere, Event::None)),
-            // Whoever is told something while nobody has the backend would be told what another session caused.
             State::Idle | State::Moving => Err(Broken),
         }
     }
@@ -93,16 +96,18 @@ impl Common {
         if ["client_encoding", STRINGS].iter().any(|known| name.eq_ignore_ascii_case(known)) {
             return Err(Broken);
         }
-        match self.pools.get(key).map(|found| found.state()) {
-            Some(State::Bound(owner)) => {
+        let Some(state) = self.pools.get(key).map(|found| found.state()) else { return Err(Broken) };
+        match state {
+            state if sessions.is_nobodys(state) => Err(Broken),
+            State::Bound(owner) => {
                 if let Some(session) = sessions.get(owner) {
                     self.leaves_behind(session, key, Cause::Setting, out);
                 }
                 Ok(())
             }
             // A reset has brought it back to what it was at login.
-            Some(State::Resetting | State::Withheld) => Ok(()),
-            Some(State::Idle | State::Moving) | None => Err(Broken),
+            State::Resetting | State::Withheld => Ok(()),
+            State::Idle | State::Moving => Err(Broken),
         }
     }
 }

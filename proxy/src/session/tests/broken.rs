@@ -173,3 +173,26 @@ fn a_reset_that_is_answered_with_more_than_that_it_is_done_ends_the_backend() {
         assert!(said.contains("  b: C SELECT 1\n  b: Z I\n"), "{junk}: {said}");
     }
 }
+
+/// A session waits while another one is answered, and what is glued behind the answer must not reach it.
+#[test]
+fn what_comes_behind_an_answer_does_not_meet_whoever_waits() {
+    for glued in ["row", "idle", "half", "notice", "error-without-sqlstate", "terminated", "latin1", "sjis"] {
+        let script = format!(
+            "
+            !freeze
+            Q SELECT 1
+            b> Q SELECT 2
+            !server eu columns+row+done+idle+{glued}
+            !thaw
+        "
+        );
+        let setup = Setup { size: 1, source: bound_to(&["eu"]), ..transaction_mode() };
+        let said = World::new(&setup).play(&script, Cut::Whole);
+        let (_, said) = said.split_once(&format!("+{glued}\n")).unwrap();
+        let said: Vec<&str> = said.lines().map(str::trim).filter(|line| !line.starts_with("!")).collect();
+        let expected =
+            "T / D x / C SELECT 1 / Z I / eu: closed: Abrupt / eu: Q SELECT 2 / b: T / b: D eu / b: C SELECT 1 / b: Z I";
+        assert_eq!(said.join(" / "), expected, "{glued}");
+    }
+}

@@ -331,6 +331,9 @@ impl World {
                     self.servers.get_mut(&key).unwrap().reads_configuration("Mars");
                 }
                 let bytes = super::model::unasked(what);
+                // Who answers has got what it answers.
+                self.core.backend_flushed(key, &mut self.out);
+                self.carry_out(&[]);
                 self.core.backend_received(key, &bytes, &mut self.out);
                 self.carry_out(&bytes);
                 self.deliver(cut);
@@ -595,4 +598,4 @@ fn describe(tag: u8, body: &[u8]) -> String {
 }
 
 /// The ErrorResponse of a server process that an administrator ends.
-const TERMINATED: &[u8] = b"E\0\0\0\x26SFATAL\0VFATAL\0C57P01\0Mterminated\0\0";
+pub(super) const TERMINATED: &[u8] = b"E\0\0\0\x26SFATAL\0VFATAL\0C57P01\0Mterminated\0\0";
