@@ -524,7 +524,7 @@ pub(super) fn unasked(what: &str) -> Vec<u8> {
             "promoted" => backend::parameter_status("in_hot_standby", "off").into(),
             "latin1" => b"S\0\0\0\x15search_path\0d\xe9j\xe0\0".into(),
             "latin1-encoding" => b"S\0\0\0\x16client_encoding\0\xe9\0".into(),
-            "terminated" => super::world::TERMINATED.into(),
+            "terminated" => TERMINATED.into(),
             "half" => b"S\0\0".into(),
             "sjis" => backend::parameter_status("client_encoding", "SJIS").into(),
             "settings" => (0..300).flat_map(|number| backend::parameter_status(&format!("s{number}"), "x")).collect(),
@@ -557,3 +557,6 @@ fn ends_transaction(text: &str) -> bool {
     let lower = text.trim().to_lowercase();
     ["commit", "end", "rollback", "abort"].iter().any(|word| lower.starts_with(word))
 }
+
+/// The ErrorResponse of a server process that an administrator ends.
+pub(super) const TERMINATED: &[u8] = b"E\0\0\0\x26SFATAL\0VFATAL\0C57P01\0Mterminated\0\0";

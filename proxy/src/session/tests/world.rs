@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use expect_test::Expect;
 
-use super::model::{Model, open_error};
+use super::model::{Model, TERMINATED, open_error};
 use crate::policy::{BindSource, NoRegion, Policy, RegionSource, Source, Unbound};
 use crate::pool::{BackendInfo, BackendKey, NodeIdentity, Parameters, PoolMode, Quotas, SessionKey, Settings, StatePolicy};
 use crate::region::RegionId;
@@ -596,6 +596,3 @@ fn describe(tag: u8, body: &[u8]) -> String {
         _ => name.to_string(),
     }
 }
-
-/// The ErrorResponse of a server process that an administrator ends.
-pub(super) const TERMINATED: &[u8] = b"E\0\0\0\x26SFATAL\0VFATAL\0C57P01\0Mterminated\0\0";
