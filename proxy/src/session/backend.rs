@@ -10,7 +10,7 @@ use super::output::{Feed, Output, Outputs, Payload, farewell, tell};
 use super::prepared::SERVER_NAME_PREFIX;
 use super::reading::{Broken, ends_connection, is_sound_error, mode};
 use super::settings::restore_refusal;
-use super::{Common, Core, Refusal, Sessions};
+use super::{Common, Core, Holder, Refusal, Sessions};
 use crate::pool::{Backend, BackendKey, Effect, Farewell, Kind, Progress, Reply, Rule, SessionKey, State};
 use crate::wire::tag::backend as tag;
 use crate::wire::{Frame, SqlState, TransactionStatus, backend, frontend};
@@ -45,7 +45,7 @@ impl Core {
                 Ok(Some(frame)) => frame,
                 Ok(None) => {
                     // The rest of a message that it has begun would meet whoever gets it next.
-                    if !found.splitter.at_boundary() && self.sessions.is_nobodys(found.state()) {
+                    if !found.splitter.at_boundary() && self.sessions.holder(found.state()) == Holder::Nobody {
                         self.common.pools.close(key, Farewell::Abrupt);
                     }
                     return;
@@ -128,11 +128,8 @@ impl Core {
     }
 
     pub(super) fn session_lost_backend(&mut self, state: State, cut: bool, refusal: &Refusal, out: &mut Outputs) {
-        let State::Bound(key) = state else { return };
-        if self.sessions.is_nobodys(state) {
-            // The session hears of it when it is to be bound.
-            return;
-        }
+        // A session that it was lent to a moment ago hears of it when it is to be bound.
+        let Holder::Session(key) = self.sessions.holder(state) else { return };
         let Some(session) = self.sessions.get(key) else { return };
         session.backend = None;
         let only_preamble = matches!(session.wait, Wait::Preamble(Preamble::Restore | Preamble::Begin));
@@ -168,9 +165,11 @@ impl Common {
     ) -> Result<(Route, Event), Broken> {
         let Some(found) = self.pools.get(key) else { return Err(Broken) };
         let state = found.state();
-        if found.owed.is_empty() && message == tag::ERROR_RESPONSE && !sessions.is_nobodys(state) {
+        if found.owed.is_empty()
+            && message == tag::ERROR_RESPONSE
+            && let Holder::Session(session) = sessions.holder(state)
+        {
             // The server says goodbye between two statements (shutdown, idle timeout): FATAL, and end of stream follows.
-            let State::Bound(session) = state else { return Err(Broken) };
             if let Some(session) = sessions.get(session) {
                 session.told_fatal = true;
                 session.receiving = true;

@@ -112,6 +112,17 @@ struct Sessions {
     free: Vec<u32>,
 }
 
+/// Who has a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Holder {
+    /// A session, which knows it.
+    Session(SessionKey),
+    /// The pool, which has something done there: a reset, or waiting for the end of a cancel.
+    Pool,
+    /// Nobody yet: it is idle or on its way, or the session that it has been lent to in this turn still waits to hear of it.
+    Nobody,
+}
+
 enum Slot {
     Free { generation: u32 },
     Taken(Box<Session>),
@@ -125,15 +136,14 @@ impl Sessions {
         }
     }
 
-    /// Whether a backend in this state is nobody's yet: it is idle or on its way, or the session that it has been lent to in this turn
-    /// still waits, and is only about to hear of it.
-    fn is_nobodys(&mut self, state: State) -> bool {
+    /// Who has a backend in this state.
+    fn holder(&mut self, state: State) -> Holder {
+        let is_about_to_hear = |session: &mut Session| session.wait == client::Wait::Backend && session.backend.is_none();
         match state {
-            State::Idle | State::Moving => true,
-            State::Bound(owner) => {
-                self.get(owner).is_some_and(|session| session.wait == client::Wait::Backend && session.backend.is_none())
-            }
-            State::Withheld | State::Resetting => false,
+            State::Bound(owner) if self.get(owner).is_some_and(is_about_to_hear) => Holder::Nobody,
+            State::Bound(owner) => Holder::Session(owner),
+            State::Idle | State::Moving => Holder::Nobody,
+            State::Withheld | State::Resetting => Holder::Pool,
         }
     }
 

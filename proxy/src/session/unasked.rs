@@ -10,7 +10,7 @@ use super::output::Outputs;
 use super::pin::Cause;
 use super::reading::Broken;
 use super::settings::STRINGS;
-use super::{Common, Sessions};
+use super::{Common, Holder, Sessions};
 use crate::pool::{BackendKey, Parameters, State};
 use crate::sql;
 use crate::wire::backend;
@@ -30,13 +30,8 @@ impl Common {
             self.reported(sessions, key, body, out)?;
         }
         let Some(found) = self.pools.get(key) else { return Err(Broken) };
-        match found.state() {
-            state if sessions.is_nobodys(state) => match message {
-                tag::PARAMETER_STATUS => Ok((Route::Nowhere, Event::None)),
-                // Whoever is told something while nobody has the backend would be told what another session caused.
-                _ => Err(Broken),
-            },
-            State::Bound(owner) => {
+        match sessions.holder(found.state()) {
+            Holder::Session(owner) => {
                 if let Some(session) = sessions.get(owner) {
                     // What the restoring of its settings brings about is no news to the client.
                     session.receiving = session.wait != Wait::Preamble(Preamble::Restore);
@@ -50,8 +45,10 @@ impl Common {
                 Ok((Route::To(owner), Event::None))
             }
             // A reload of the server's configuration may report a setting at any time, and a reset does.
-            State::Resetting | State::Withheld => Ok((Route::Nowhere, Event::None)),
-            State::Idle | State::Moving => Err(Broken),
+            Holder::Pool => Ok((Route::Nowhere, Event::None)),
+            Holder::Nobody if message == tag::PARAMETER_STATUS => Ok((Route::Nowhere, Event::None)),
+            // Whoever is told something while nobody has the backend would be told what another session caused.
+            Holder::Nobody => Err(Broken),
         }
     }
 
@@ -97,17 +94,16 @@ impl Common {
             return Err(Broken);
         }
         let Some(state) = self.pools.get(key).map(|found| found.state()) else { return Err(Broken) };
-        match state {
-            state if sessions.is_nobodys(state) => Err(Broken),
-            State::Bound(owner) => {
+        match sessions.holder(state) {
+            Holder::Session(owner) => {
                 if let Some(session) = sessions.get(owner) {
                     self.leaves_behind(session, key, Cause::Setting, out);
                 }
                 Ok(())
             }
             // A reset has brought it back to what it was at login.
-            State::Resetting | State::Withheld => Ok(()),
-            State::Idle | State::Moving => Err(Broken),
+            Holder::Pool => Ok(()),
+            Holder::Nobody => Err(Broken),
         }
     }
 }
