@@ -282,10 +282,15 @@ impl ClientLogin {
 
     fn ask(&mut self, begun: Begun, rules: &Rules) -> Step {
         let Begun { startup, demand, negotiation } = begun;
-        let auth = &rules.config.auth;
-        let secret = auth.users.get(&startup.user).or(self.known.secret.as_ref());
-        let progress = rules.authenticator.begin(demand, &startup.user, secret, &self.transport, &self.chance, auth.jwt.as_ref());
+        let secret = self.secret_of(&startup.user, rules);
+        let jwt = rules.config.auth.jwt.as_ref();
+        let progress = rules.authenticator.begin(demand, &startup.user, secret, &self.transport, &self.chance, jwt);
         self.progress(startup, &negotiation, progress, rules)
+    }
+
+    /// The secret of a user: that of the file, else what was looked up.
+    fn secret_of<'a>(&'a self, user: &str, rules: &'a Rules) -> Option<&'a Secret> {
+        rules.config.auth.users.get(user).or(self.known.secret.as_ref())
     }
 
     fn authenticate(&mut self, startup: Box<StartupMessage>, exchange: Box<Exchange>, rules: &Rules) -> Step {
@@ -320,8 +325,8 @@ impl ClientLogin {
                 Step::Stretch(derivation)
             }
             Progress::Admitted(last_word, Shown { claims, keys }) => {
-                let secret = rules.config.auth.users.get(&startup.user).or(self.known.secret.as_ref());
-                self.known.keys = keys.filter(|_| matches!(secret, Some(Secret::Scram { .. })));
+                let is_verifier = matches!(self.secret_of(&startup.user, rules), Some(Secret::Scram { .. }));
+                self.known.keys = keys.filter(|_| is_verifier);
                 self.admit(&startup, &[before, &last_word].concat(), claims, rules)
             }
         }
